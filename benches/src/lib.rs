@@ -1,0 +1,1 @@
+//! Benches of the parts and the carrier comparison

@@ -1,0 +1,1 @@
+//! The tunnel-server and tunnel-agent programs

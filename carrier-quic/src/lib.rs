@@ -1,0 +1,1 @@
+//! The QUIC carrier: one QUIC stream per tunnel stream

@@ -1,0 +1,1 @@
+//! The HTTP CONNECT frontend over TCP, TLS and Unix sockets

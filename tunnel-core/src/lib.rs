@@ -1,0 +1,1 @@
+//! The carrier seam and everything above it: server, agent, routing, policy and relay

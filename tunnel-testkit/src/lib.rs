@@ -1,0 +1,1 @@
+//! The memory carrier and the conformance laws that every carrier must pass

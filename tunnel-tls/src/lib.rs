@@ -1,0 +1,1 @@
+//! Certificates: loading, hot reload, verification, peer identity and a development CA
