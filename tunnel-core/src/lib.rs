@@ -1,1 +1,27 @@
-//! The carrier seam and everything above it: server, agent, routing, policy and relay
+//! The carrier seam and everything above it.
+//!
+//! A *carrier* is one wire protocol that yields multiplexed, authenticated connections between an agent and a
+//! server; it implements the traits of [`carrier`]. A *frontend* is what clients of the server speak; it opens
+//! streams through [`Opener`]. Between them stand the accept loop, the registry of agents, routing, policy and the
+//! relay. This crate knows no carrier and no frontend.
+//!
+//! It re-exports `tunnel-proto` as [`proto`] and its vocabulary at the root.
+
+pub mod carrier;
+pub mod error;
+pub mod opener;
+pub mod stream;
+
+pub use tunnel_proto as proto;
+pub use tunnel_proto::{
+    AgentId, Answer, Claim, CloseCode, Generation, Host, HostPort, Identity, Keepalive, Labels, Metadata, Refusal,
+    RefusalKind, Rejection, Secret, ServerId, StreamCode, StreamHead, StreamLimits, Target, Text, Welcome,
+};
+
+pub use carrier::{
+    Admission, Admitted, Arrival, Backpressure, Capabilities, Carrier, Confirmation, Connection, ConnectionStats,
+    Inbound, Incoming, Listener, Openers, Peer, PeerRole,
+};
+pub use error::{AcceptError, ConnectionError, DialError, HandshakeError, Initiator, OpenError, RecvError, SendError};
+pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
+pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};

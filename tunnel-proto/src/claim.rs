@@ -100,17 +100,13 @@ impl Labels {
 
     /// The labels, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Whether every label of `wanted` is here with the same value.
     #[must_use]
     pub fn contains_all(&self, wanted: &Self) -> bool {
-        wanted
-            .iter()
-            .all(|(name, value)| self.get(name) == Some(value))
+        wanted.iter().all(|(name, value)| self.get(name) == Some(value))
     }
 
     /// The number of labels.

@@ -66,17 +66,13 @@ impl Metadata {
 
     /// The entries, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The value of the first entry with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find(|(entry, _)| *entry == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(entry, _)| *entry == name).map(|(_, value)| value)
     }
 
     /// The number of entries.
@@ -102,9 +98,7 @@ pub struct TraceContext {
 
 /// The text is not a `traceparent` value of version 00, or the state is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a trace context: traceparent is 00-<32 hex>-<16 hex>-<2 hex>, tracestate at most 512 bytes"
-)]
+#[error("not a trace context: traceparent is 00-<32 hex>-<16 hex>-<2 hex>, tracestate at most 512 bytes")]
 pub struct InvalidTraceContext;
 
 impl TraceContext {
@@ -114,14 +108,10 @@ impl TraceContext {
     /// Validates a `traceparent` and a `tracestate`, which may be empty.
     pub fn new(parent: &str, state: &str) -> Result<Self, InvalidTraceContext> {
         let hex = |part: &str, len: usize| {
-            part.len() == len
-                && part
-                    .bytes()
-                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            part.len() == len && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
         let mut parts = parent.split('-');
-        let (version, trace, span, flags) =
-            (parts.next(), parts.next(), parts.next(), parts.next());
+        let (version, trace, span, flags) = (parts.next(), parts.next(), parts.next(), parts.next());
         let valid = parts.next().is_none()
             && version == Some("00")
             && trace.is_some_and(|id| hex(id, 32) && id.bytes().any(|byte| byte != b'0'))

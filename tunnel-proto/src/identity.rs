@@ -67,15 +67,8 @@ impl Identity {
         let dns = self.dns.iter().map(|name| format!("dns:{name}"));
         let common_name = self.common_name.iter().map(|name| format!("cn:{name}"));
         let subject = self.subject.iter().map(|name| format!("token:{name}"));
-        let fingerprint = self
-            .fingerprint
-            .iter()
-            .map(|print| format!("sha256:{print}"));
-        spiffe
-            .chain(dns)
-            .chain(common_name)
-            .chain(subject)
-            .chain(fingerprint)
+        let fingerprint = self.fingerprint.iter().map(|print| format!("sha256:{print}"));
+        spiffe.chain(dns).chain(common_name).chain(subject).chain(fingerprint)
     }
 
     /// The one name that stays the same when the certificate is renewed: the first of [`Identity::names`].

@@ -68,9 +68,7 @@ pub enum InvalidTarget {
     #[error("{0:?} is neither a DNS name nor an IP address")]
     Host(String),
     /// A name such as `127.1`, which resolvers would read as an address.
-    #[error(
-        "{0:?} would be read as an IPv4 address by some resolvers; write it as four decimal numbers"
-    )]
+    #[error("{0:?} would be read as an IPv4 address by some resolvers; write it as four decimal numbers")]
     NumericName(String),
     /// An IPv6 address without brackets, malformed, or with a zone.
     #[error("{0:?} is not an IPv6 address without a zone in brackets, as in [2001:db8::7]")]

@@ -81,9 +81,7 @@ mod tests {
         let text = Text::new(&"é".repeat(Text::MAX));
         assert_eq!(text.as_str().len(), Text::MAX);
         assert_eq!(
-            Text::new(&format!("x{}", "é".repeat(Text::MAX)))
-                .as_str()
-                .len(),
+            Text::new(&format!("x{}", "é".repeat(Text::MAX))).as_str().len(),
             Text::MAX - 1
         );
     }

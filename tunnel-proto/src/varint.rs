@@ -26,11 +26,7 @@ impl VarInt {
     /// The largest `VarInt` that is not above `value`.
     #[must_use]
     pub const fn saturating_from_u64(value: u64) -> Self {
-        if value > Self::MAX.0 {
-            Self::MAX
-        } else {
-            Self(value)
-        }
+        if value > Self::MAX.0 { Self::MAX } else { Self(value) }
     }
 
     /// The value.

@@ -48,9 +48,7 @@ pub struct StreamLimits {
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self {
-            max_streams: 16_384,
-        }
+        Self { max_streams: 16_384 }
     }
 }
 

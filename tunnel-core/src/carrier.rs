@@ -1,0 +1,308 @@
+//! The seam: what a carrier implements.
+//!
+//! Accepting is apart from the handshake, a connection is not tied to a direction, and a stream is a pair of plain
+//! halves. What every implementation must hold to is written down as laws in `tunnel-testkit`, which runs them
+//! against each carrier.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tunnel_proto::{Claim, CloseCode, Identity, Refusal, Rejection, StreamHead, Welcome};
+
+use crate::{
+    error::{AcceptError, ConnectionError, DialError, HandshakeError, OpenError},
+    stream::Duplex,
+};
+
+/// The agent's side of a carrier: dials one server.
+#[async_trait]
+pub trait Carrier: fmt::Debug + Send + Sync {
+    /// The carrier's name, as on the command line and on metrics.
+    fn name(&self) -> &'static str;
+
+    /// The server that it dials, for people: a URL such as `quic://gw.example:8091`.
+    fn remote(&self) -> String;
+
+    /// Connects, proves the claim and waits for the welcome.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt; the server sees the connection end.
+    async fn dial(&self, claim: &Claim, deadline: Instant) -> Result<Arc<dyn Connection>, DialError>;
+}
+
+/// The server's side of a carrier: yields connections that have not been looked at yet.
+#[async_trait]
+pub trait Listener: fmt::Debug + Send {
+    /// The carrier's name, as on the command line and on metrics.
+    fn name(&self) -> &'static str;
+
+    /// The address that it listens on.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Waits for the next attempt to connect. It performs no handshake, so that a peer stuck in one delays nobody.
+    ///
+    /// # Cancel safety
+    ///
+    /// No attempt is lost when the future is dropped.
+    async fn accept(&mut self) -> Result<Box<dyn Incoming>, AcceptError>;
+}
+
+/// An attempt to connect of which nothing is known but its address.
+///
+/// Dropping it refuses it.
+#[async_trait]
+pub trait Incoming: fmt::Debug + Send {
+    /// Where it comes from.
+    fn remote_addr(&self) -> SocketAddr;
+
+    /// Performs the carrier's handshake, reads the claim and asks `admission` about it. There is no connection unless
+    /// `admission` agrees; a rejection reaches the agent with its code and text.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the attempt.
+    async fn handshake(self: Box<Self>, admission: &dyn Admission) -> Result<Arc<dyn Connection>, HandshakeError>;
+
+    /// Turns it away at the least cost.
+    fn refuse(self: Box<Self>);
+}
+
+/// What is known of a peer when its claim is to be judged.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Arrival {
+    /// The name of the carrier.
+    pub carrier: &'static str,
+    /// Where it comes from.
+    pub remote_addr: SocketAddr,
+    /// What its certificate proves.
+    pub identity: Identity,
+    /// What it says of itself.
+    pub claim: Claim,
+}
+
+impl Arrival {
+    /// Puts together what a carrier has learned.
+    #[must_use]
+    pub fn new(carrier: &'static str, remote_addr: SocketAddr, identity: Identity, claim: Claim) -> Self {
+        Self {
+            carrier,
+            remote_addr,
+            identity,
+            claim,
+        }
+    }
+}
+
+/// A claim that was accepted.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The identity, with what the credential proved added to it.
+    pub identity: Identity,
+    /// What to tell the agent.
+    pub welcome: Welcome,
+}
+
+/// Judges claims, before a connection counts as an agent's.
+#[async_trait]
+pub trait Admission: fmt::Debug + Send + Sync {
+    /// Accepts or rejects a claim.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future decides nothing.
+    async fn admit(&self, arrival: &Arrival) -> Result<Admitted, Rejection>;
+}
+
+/// One authenticated association of an agent and a server on one carrier.
+///
+/// Dropping the last handle closes it with [`CloseCode::DONE`].
+#[async_trait]
+pub trait Connection: fmt::Debug + Send + Sync {
+    /// Opens a stream; resolves after the peer's answer. Waits while the peer's stream limit is reached, in order of
+    /// the calls.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the stream; a peer that has seen it sees a reset.
+    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError>;
+
+    /// Waits for the next stream that the peer opens. Not calling it is the back-pressure on new streams.
+    ///
+    /// # Cancel safety
+    ///
+    /// No stream is lost when the future is dropped. Any number of calls may wait at once.
+    async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError>;
+
+    /// Waits until either side has begun to drain the connection, or until it is closed.
+    async fn draining(&self);
+
+    /// Waits for the end and says why; at once if it is over.
+    async fn closed(&self) -> ConnectionError;
+
+    /// Ends the connection and every stream in it at once. Only the first call counts.
+    fn close(&self, code: CloseCode, reason: &str);
+
+    /// Lets no new streams start, in either direction, and tells the peer so. Those that are open go on; when the last
+    /// has ended, the connection is closed with [`CloseCode::DRAINED`].
+    fn drain(&self);
+
+    /// Who is at the other end.
+    fn peer(&self) -> &Peer;
+
+    /// Facts about the wire.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Figures of the moment.
+    fn stats(&self) -> ConnectionStats;
+}
+
+/// A stream that the peer has opened and that waits for an answer.
+///
+/// Dropping it refuses it with [`RefusalKind::ProxyInternalError`](tunnel_proto::RefusalKind::ProxyInternalError).
+#[async_trait]
+pub trait Inbound: fmt::Debug + Send {
+    /// What the peer wants.
+    fn head(&self) -> &StreamHead;
+
+    /// Resolves when the peer has given the stream up or the connection has ended, while no answer was given.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    async fn cancelled(&mut self);
+
+    /// Answers that the target was reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future resets the stream.
+    async fn accept(self: Box<Self>) -> Result<Duplex, OpenError>;
+
+    /// Answers that the stream is not opened, and why.
+    fn refuse(self: Box<Self>, refusal: Refusal);
+}
+
+/// The other end of a connection, as verified in the handshake.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The carrier's name.
+    pub carrier: &'static str,
+    /// What its certificate and its credential prove.
+    pub identity: Identity,
+    /// What it is.
+    pub role: PeerRole,
+    /// Its address when the connection was made; QUIC connections may migrate.
+    pub remote_addr: SocketAddr,
+}
+
+impl Peer {
+    /// The claim, if the peer is an agent.
+    #[must_use]
+    pub fn claim(&self) -> Option<&Claim> {
+        match &self.role {
+            PeerRole::Agent(claim) => Some(claim),
+            PeerRole::Server(_) => None,
+        }
+    }
+
+    /// The welcome, if the peer is a server.
+    #[must_use]
+    pub fn welcome(&self) -> Option<&Welcome> {
+        match &self.role {
+            PeerRole::Agent(_) => None,
+            PeerRole::Server(welcome) => Some(welcome),
+        }
+    }
+}
+
+/// What a peer is.
+#[derive(Clone, Debug)]
+pub enum PeerRole {
+    /// An agent with its claim, less the credential.
+    Agent(Box<Claim>),
+    /// A server with its welcome.
+    Server(Box<Welcome>),
+}
+
+/// Facts about a connection's wire, never options. A native carrier has all of [`Capabilities::NATIVE`]; a dialect
+/// declares less and is held to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How a receiver slows a sender down.
+    pub backpressure: Backpressure,
+    /// Who may open streams.
+    pub openers: Openers,
+    /// What a resolved `open` means.
+    pub confirmation: Confirmation,
+    /// Whether one half can end while the other goes on.
+    pub half_close: bool,
+    /// Whether a reset and a stop carry their code.
+    pub reset_codes: bool,
+    /// Whether unreliable datagrams can be carried.
+    pub datagrams: bool,
+}
+
+impl Capabilities {
+    /// What every native carrier has.
+    pub const NATIVE: Self = Self {
+        backpressure: Backpressure::Credit,
+        openers: Openers::Both,
+        confirmation: Confirmation::Confirmed,
+        half_close: true,
+        reset_codes: true,
+        datagrams: false,
+    };
+}
+
+/// How a receiver slows a sender down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backpressure {
+    /// By credit for each stream.
+    Credit,
+    /// By pausing and resuming a stream, with what is on the way still arriving.
+    PauseResume,
+    /// Not at all.
+    None,
+}
+
+/// Who may open streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Openers {
+    /// Either end.
+    Both,
+    /// The server only.
+    ServerOnly,
+}
+
+/// What a resolved `open` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// The peer has reached the target.
+    Confirmed,
+    /// Nothing yet: a failure arrives later, as a reset.
+    Optimistic,
+}
+
+/// Figures of a connection. Byte counts are of stream payload, from the start of the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// Payload bytes taken from this side's senders.
+    pub bytes_sent: u64,
+    /// Payload bytes given to this side's receivers.
+    pub bytes_received: u64,
+    /// Streams in flight: opened by either side, and not ended in both directions.
+    pub streams_open: u64,
+    /// Streams that this side has opened and the peer has accepted.
+    pub streams_opened: u64,
+    /// Streams that the peer has opened and this side has accepted.
+    pub streams_accepted: u64,
+    /// The carrier's estimate of the round-trip time, if it has one.
+    pub rtt: Option<Duration>,
+    /// The upper bound of payload bytes that the peer may still send without further credit, over all streams, if the
+    /// carrier can tell.
+    pub credit_outstanding: Option<u64>,
+}
