@@ -1,0 +1,169 @@
+//! The admin address: health, metrics and what is connected.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// What a program tells of itself on its admin address.
+pub trait Status: Send + Sync + 'static {
+    /// Whether new work should come here; otherwise why not, in one line.
+    fn ready(&self) -> Result<(), String>;
+
+    /// What is connected at the moment.
+    fn sessions(&self) -> serde_json::Value;
+}
+
+/// A bound admin address that does not serve yet.
+pub struct Admin {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("addr", &self.addr).finish()
+    }
+}
+
+impl Admin {
+    /// Binds the address.
+    pub async fn bind(addr: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(addr)
+            .await
+            .with_context(|| format!("cannot listen on the admin address {addr}; choose another with --admin"))?;
+        let addr = listener.local_addr().context("the admin address is not known")?;
+        Ok(Self { listener, addr })
+    }
+
+    /// The address, with the port that was chosen.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `stop` is cancelled.
+    pub async fn serve(self, status: impl Status, metrics: Registry, stop: CancellationToken) -> anyhow::Result<()> {
+        info!("admin on http://{}: /livez /readyz /metrics /sessions", self.addr);
+        let state = Arc::new(Shared {
+            status: Box::new(status),
+            metrics,
+        });
+        let router = Router::new()
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics_text))
+            .route("/sessions", get(sessions))
+            .with_state(state);
+        axum::serve(self.listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+            .context("the admin address failed")
+    }
+}
+
+struct Shared {
+    status: Box<dyn Status>,
+    metrics: Registry,
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.status.ready() {
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &shared.metrics) {
+        Ok(()) => (
+            [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn sessions(State(shared): State<Arc<Shared>>) -> Response {
+    let text = format!("{:#}\n", shared.status.sessions());
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    struct Sample(Arc<AtomicBool>);
+
+    impl Status for Sample {
+        fn ready(&self) -> Result<(), String> {
+            let ready = self.0.load(Ordering::Relaxed);
+            ready.then_some(()).ok_or_else(|| "draining".to_owned())
+        }
+
+        fn sessions(&self) -> serde_json::Value {
+            serde_json::json!({ "agents": [] })
+        }
+    }
+
+    async fn fetch(addr: SocketAddr, path: &str) -> String {
+        let mut socket = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_program() {
+        let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = admin.addr();
+        let ready = Arc::new(AtomicBool::new(true));
+        let stop = CancellationToken::new();
+        let mut registry = Registry::default();
+        let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
+        registry.register("things", "Things", counter.clone());
+        counter.inc();
+        let served = tokio::spawn(admin.serve(Sample(ready.clone()), registry, stop.clone()));
+
+        assert!(fetch(addr, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert!(fetch(addr, "/readyz").await.starts_with("HTTP/1.1 200"));
+        ready.store(false, Ordering::Relaxed);
+        let answer = fetch(addr, "/readyz").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.ends_with("draining\n"),
+            "{answer}"
+        );
+        let metrics = fetch(addr, "/metrics").await;
+        assert!(
+            metrics.contains("application/openmetrics-text") && metrics.contains("things_total 1"),
+            "{metrics}"
+        );
+        assert!(metrics.trim_end().ends_with("# EOF"), "{metrics}");
+        assert!(fetch(addr, "/sessions").await.contains("\"agents\": []"));
+        assert!(fetch(addr, "/other").await.starts_with("HTTP/1.1 404"));
+
+        stop.cancel();
+        served.await.unwrap().unwrap();
+    }
+}

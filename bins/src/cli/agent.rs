@@ -1,0 +1,135 @@
+//! The command line of `tunnel-agent`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, admin_addr};
+use crate::values::{self, OptionalDuration};
+
+const EXAMPLES: &str = "\
+Examples:
+  One server, a client certificate:
+    tunnel-agent --server quic://gw.example:8091 --id node-7 --ca ca.crt --cert node-7.crt --key node-7.key
+
+  Two servers, a token, a label, and only the kubelet and one network as targets (by rules):
+    tunnel-agent --server quic://gw-1.example:8091 --server quic://gw-2.example:8091 --id node-7 --ca ca.crt \\
+                 --token-file /run/secrets/token --label zone=a --policy agent-policy.toml
+
+Every flag is also a key of the TOML file that --config names (server = [\"quic://gw.example:8091\"]) and has an
+environment variable. The command line wins over the environment, which wins over the file.";
+
+/// Dials out to servers and opens streams to targets in this network on their behalf
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tunnel-agent", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct AgentArgs {
+    /// TOML file with any of these flags as keys
+    #[arg(long, env = "TUNNEL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check flags, files and certificates, say what is wrong, and exit
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// A server: the URLs by which it is reached, best first, joined by commas; repeatable (in the environment:
+    /// separated by spaces)
+    #[arg(
+        long,
+        env = "TUNNEL_SERVER",
+        value_name = "URL[,URL…]",
+        value_delimiter = ' ',
+        help_heading = "Servers"
+    )]
+    pub server: Vec<String>,
+
+    /// This agent's name [default: the host name]
+    #[arg(long, env = "TUNNEL_ID", value_name = "NAME", help_heading = "Servers")]
+    pub id: Option<String>,
+
+    /// A label by which clients may choose this agent; repeatable
+    #[arg(
+        long,
+        env = "TUNNEL_LABEL",
+        value_name = "NAME=VALUE",
+        value_delimiter = ',',
+        help_heading = "Servers"
+    )]
+    pub label: Vec<String>,
+
+    /// CA certificates (PEM) that the servers' certificates must be signed by
+    #[arg(long, env = "TUNNEL_CA", value_name = "FILE", help_heading = "Servers")]
+    pub ca: Option<PathBuf>,
+
+    /// This agent's certificate chain (PEM)
+    #[arg(long, env = "TUNNEL_CERT", value_name = "FILE", help_heading = "Servers")]
+    pub cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --cert
+    #[arg(long, env = "TUNNEL_KEY", value_name = "FILE", help_heading = "Servers")]
+    pub key: Option<PathBuf>,
+
+    /// File with the token that this agent shows to servers; read anew for every connection
+    #[arg(long, env = "TUNNEL_TOKEN_FILE", value_name = "FILE", help_heading = "Servers")]
+    pub token_file: Option<PathBuf>,
+
+    /// Name to expect in the servers' certificates, if it is not the host of the URL
+    #[arg(long, env = "TUNNEL_SERVER_NAME", value_name = "NAME", help_heading = "Servers")]
+    pub server_name: Option<String>,
+
+    /// Rules (TOML) about which targets this agent dials; without it all but link-local, cloud metadata and other
+    /// special addresses. Reloaded on change and on SIGHUP
+    #[arg(long, env = "TUNNEL_POLICY", value_name = "FILE", help_heading = "Targets")]
+    pub policy: Option<PathBuf>,
+
+    /// How long connecting to a target may take, name resolution included
+    #[arg(long, env = "TUNNEL_TARGET_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = values::duration, help_heading = "Targets")]
+    pub target_timeout: Duration,
+
+    /// How long connecting to a server may take, for each URL
+    #[arg(long, env = "TUNNEL_CONNECT_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = values::duration, help_heading = "Limits")]
+    pub connect_timeout: Duration,
+
+    /// How many targets may be being dialled at once
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_PENDING_DIALS",
+        value_name = "N",
+        default_value_t = 1024,
+        help_heading = "Limits"
+    )]
+    pub max_pending_dials: usize,
+
+    /// How many streams a server may have open at once on one connection
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_STREAMS",
+        value_name = "N",
+        default_value_t = 16_384,
+        help_heading = "Limits"
+    )]
+    pub max_streams: u32,
+
+    /// End a stream on which no byte has moved for so long
+    #[arg(long, env = "TUNNEL_IDLE_TIMEOUT", value_name = "TIME|off", default_value = "off", value_parser = values::optional_duration, help_heading = "Limits")]
+    pub idle_timeout: OptionalDuration,
+
+    /// How long open streams may go on after SIGTERM; a second signal ends at once
+    #[arg(long, env = "TUNNEL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration, help_heading = "Limits")]
+    pub drain_timeout: Duration,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub keepalive: KeepaliveArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub quic: QuicArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub log: LogArgs,
+
+    /// Where /livez, /readyz, /metrics and /sessions are served in clear text; `off` for nowhere
+    #[arg(long, env = "TUNNEL_ADMIN", value_name = "ADDR|off", default_value = "127.0.0.1:8096", value_parser = admin_addr, help_heading = "Logs and administration")]
+    pub admin: AdminAddr,
+}

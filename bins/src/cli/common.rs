@@ -1,0 +1,86 @@
+//! Flags that both programs have.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::values;
+
+/// Logs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logs and administration")]
+pub struct LogArgs {
+    /// What to log: a level, or a filter such as `info,carrier_quic=debug`
+    #[arg(long, env = "TUNNEL_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How to log, on standard error
+    #[arg(long, env = "TUNNEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where to serve administration. (A type of its own, because clap reads `Option` as "may be absent".)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminAddr(pub Option<SocketAddr>);
+
+/// Parses the value of --admin.
+pub(crate) fn admin_addr(text: &str) -> Result<AdminAddr, String> {
+    match text {
+        "off" => Ok(AdminAddr(None)),
+        text => text
+            .parse()
+            .map(|addr| AdminAddr(Some(addr)))
+            .map_err(|_| "write an address and a port such as 127.0.0.1:8095, or off".to_owned()),
+    }
+}
+
+/// How dead paths are noticed.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct KeepaliveArgs {
+    /// How long a connection may be silent before it is probed
+    #[arg(long, env = "TUNNEL_KEEPALIVE_INTERVAL", value_name = "TIME", default_value = "10s", value_parser = values::duration)]
+    pub keepalive_interval: Duration,
+
+    /// How long the answer to a probe may take; the connection is then given up
+    #[arg(long, env = "TUNNEL_KEEPALIVE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = values::duration)]
+    pub keepalive_timeout: Duration,
+}
+
+/// The QUIC carrier.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "QUIC carrier")]
+pub struct QuicArgs {
+    /// Congestion controller: bbr suits paths that lose packets
+    #[arg(long, env = "TUNNEL_QUIC_CONGESTION", value_parser = ["cubic", "bbr"], default_value = "cubic")]
+    pub quic_congestion: String,
+
+    /// Credit for each stream, which bounds both its speed (window / round-trip time) and its memory
+    #[arg(long, env = "TUNNEL_QUIC_STREAM_WINDOW", value_name = "BYTES", default_value = "2MiB", value_parser = values::bytes)]
+    pub quic_stream_window: u64,
+
+    /// The most that stalled streams of one connection may hold in memory; beyond it the longest-stalled is reset
+    #[arg(long, env = "TUNNEL_QUIC_RECEIVE_BUDGET", value_name = "BYTES", default_value = "1GiB", value_parser = values::bytes)]
+    pub quic_receive_budget: u64,
+
+    /// UDP payload to begin with; at least 1200
+    #[arg(long, env = "TUNNEL_QUIC_INITIAL_MTU", value_name = "BYTES", default_value_t = 1200)]
+    pub quic_initial_mtu: u16,
+
+    /// Largest UDP payload that MTU discovery tries; the initial one switches discovery off
+    #[arg(long, env = "TUNNEL_QUIC_MAX_MTU", value_name = "BYTES", default_value_t = 1452)]
+    pub quic_max_mtu: u16,
+
+    /// Send one datagram a system call, for network adapters that announce segmentation offload and fail at it
+    #[arg(long, env = "TUNNEL_QUIC_NO_GSO")]
+    pub quic_no_gso: bool,
+}

@@ -1,0 +1,212 @@
+//! The command line of `tunnel-server`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, ValueEnum};
+
+use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, admin_addr};
+use crate::values::{self, OptionalDuration};
+
+const EXAMPLES: &str = "\
+Examples:
+  Everything on this machine, to try it out:
+    tunnel-server --dev
+
+  Agents by QUIC with client certificates, clients by HTTP CONNECT on loopback:
+    tunnel-server --carrier quic --tls-cert gw.crt --tls-key gw.key --agent-ca agents.crt \\
+                  --frontend connect://127.0.0.1:8090
+
+  kube-apiserver through a Unix socket (egress selector, HTTPConnect):
+    tunnel-server --carrier quic://0.0.0.0:8091 --tls-cert gw.crt --tls-key gw.key --agent-ca agents.crt \\
+                  --frontend 'connect+unix:///run/tunnel/connect.sock?mode=0660'
+
+Every flag is also a key of the TOML file that --config names (carrier = [\"quic\"]) and has an environment variable.
+The command line wins over the environment, which wins over the file.";
+
+/// Accepts agents from private networks and opens streams through them on behalf of clients
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tunnel-server", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct ServerArgs {
+    /// Everything on loopback with a development CA and an agent inside; prints what to type next
+    #[arg(long, env = "TUNNEL_DEV")]
+    pub dev: bool,
+
+    /// Where --dev keeps its CA, certificates and token [default: tunnel-dev in the user's state directory]
+    #[arg(long, env = "TUNNEL_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// TOML file with any of these flags as keys
+    #[arg(long, env = "TUNNEL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check flags, files and certificates, say what is wrong, and exit
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// This server's name, as agents and Proxy-Status see it [default: the host name]
+    #[arg(long, env = "TUNNEL_ID", value_name = "NAME")]
+    pub id: Option<String>,
+
+    /// How many servers an agent should keep connections with
+    #[arg(long, env = "TUNNEL_SERVER_COUNT", value_name = "N", default_value_t = 1)]
+    pub server_count: u32,
+
+    /// How agents connect: quic (0.0.0.0:8091) or quic://ADDR; repeatable
+    #[arg(
+        long,
+        env = "TUNNEL_CARRIER",
+        value_name = "NAME|URL",
+        value_delimiter = ',',
+        help_heading = "Agents"
+    )]
+    pub carrier: Vec<String>,
+
+    /// Certificate chain (PEM) for agents, and for connect+tls frontends without one of their own
+    #[arg(long, env = "TUNNEL_TLS_CERT", value_name = "FILE", help_heading = "Agents")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --tls-cert
+    #[arg(long, env = "TUNNEL_TLS_KEY", value_name = "FILE", help_heading = "Agents")]
+    pub tls_key: Option<PathBuf>,
+
+    /// CA certificates (PEM) that agents' certificates must be signed by
+    #[arg(long, env = "TUNNEL_AGENT_CA", value_name = "FILE", help_heading = "Agents")]
+    pub agent_ca: Option<PathBuf>,
+
+    /// Tokens of agents: a file with a name and a token on each line
+    #[arg(long, env = "TUNNEL_AGENT_TOKENS", value_name = "FILE", help_heading = "Agents")]
+    pub agent_tokens: Option<PathBuf>,
+
+    /// What an agent must prove [default: whichever of --agent-ca and --agent-tokens are given]
+    #[arg(long, env = "TUNNEL_AGENT_AUTH", value_enum, help_heading = "Agents")]
+    pub agent_auth: Option<AgentAuth>,
+
+    /// How clients connect: connect://ADDR, connect+tls://ADDR, connect+unix:///PATH[?mode=0660&owner=UID:GID]; repeatable
+    #[arg(
+        long,
+        env = "TUNNEL_FRONTEND",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Clients"
+    )]
+    pub frontend: Vec<String>,
+
+    /// Certificate chain (PEM) for clients, if it is not --tls-cert
+    #[arg(long, env = "TUNNEL_FRONTEND_CERT", value_name = "FILE", help_heading = "Clients")]
+    pub frontend_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --frontend-cert
+    #[arg(long, env = "TUNNEL_FRONTEND_KEY", value_name = "FILE", help_heading = "Clients")]
+    pub frontend_key: Option<PathBuf>,
+
+    /// CA certificates (PEM) that clients' certificates must be signed by
+    #[arg(long, env = "TUNNEL_CLIENT_CA", value_name = "FILE", help_heading = "Clients")]
+    pub client_ca: Option<PathBuf>,
+
+    /// Whether a client without a certificate is accepted when there is a --client-ca
+    #[arg(long, env = "TUNNEL_CLIENT_CERTS", value_enum, default_value_t = ClientCerts::Required, help_heading = "Clients")]
+    pub client_certs: ClientCerts,
+
+    /// Rules (TOML) about which client may reach which target through which agent, and which identity may be which
+    /// agent; without it everybody who can connect may reach everything. Reloaded on change and on SIGHUP
+    #[arg(long, env = "TUNNEL_POLICY", value_name = "FILE", help_heading = "Clients")]
+    pub policy: Option<PathBuf>,
+
+    /// Let clients choose an agent by the request headers Tunnel-Agent and Tunnel-Agent-Labels
+    #[arg(long, env = "TUNNEL_ALLOW_SELECT", help_heading = "Clients")]
+    pub allow_select: bool,
+
+    /// How long an agent may take to connect and make its claim
+    #[arg(long, env = "TUNNEL_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = values::duration, help_heading = "Limits")]
+    pub handshake_timeout: Duration,
+
+    /// How many agents may be connecting at once
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_HANDSHAKES",
+        value_name = "N",
+        default_value_t = 1024,
+        help_heading = "Limits"
+    )]
+    pub max_handshakes: usize,
+
+    /// How long opening a stream may take, from the client's request to the agent's answer
+    #[arg(long, env = "TUNNEL_DIAL_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration, help_heading = "Limits")]
+    pub dial_timeout: Duration,
+
+    /// How many dials one client may have pending
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_PENDING_DIALS",
+        value_name = "N",
+        default_value_t = 100,
+        help_heading = "Limits"
+    )]
+    pub max_pending_dials: usize,
+
+    /// How many client connections may be open at once
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_CLIENTS",
+        value_name = "N",
+        default_value_t = 32_768,
+        help_heading = "Limits"
+    )]
+    pub max_clients: usize,
+
+    /// How many streams one agent's connection may have open at once, in each direction
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_STREAMS",
+        value_name = "N",
+        default_value_t = 16_384,
+        help_heading = "Limits"
+    )]
+    pub max_streams: u32,
+
+    /// End a stream on which no byte has moved for so long
+    #[arg(long, env = "TUNNEL_IDLE_TIMEOUT", value_name = "TIME|off", default_value = "off", value_parser = values::optional_duration, help_heading = "Limits")]
+    pub idle_timeout: OptionalDuration,
+
+    /// How long open streams may go on after SIGTERM; a second signal ends at once
+    #[arg(long, env = "TUNNEL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration, help_heading = "Limits")]
+    pub drain_timeout: Duration,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub keepalive: KeepaliveArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub quic: QuicArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub log: LogArgs,
+
+    /// Where /livez, /readyz, /metrics and /sessions are served in clear text; `off` for nowhere
+    #[arg(long, env = "TUNNEL_ADMIN", value_name = "ADDR|off", default_value = "127.0.0.1:8095", value_parser = admin_addr, help_heading = "Logs and administration")]
+    pub admin: AdminAddr,
+}
+
+/// What an agent must prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AgentAuth {
+    /// A certificate that --agent-ca has signed.
+    Certificate,
+    /// A token of --agent-tokens.
+    Token,
+    /// One of the two.
+    Either,
+    /// Both.
+    Both,
+}
+
+/// Whether clients must have a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClientCerts {
+    /// A client without one is refused in the TLS handshake.
+    Required,
+    /// A client without one is anonymous to the policy.
+    Optional,
+}

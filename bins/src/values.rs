@@ -1,0 +1,63 @@
+//! Values as people write them on a command line.
+
+use std::time::Duration;
+
+/// A duration such as `10s`, `500ms` or `1m 30s`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 500ms, 10s or 5m"))
+}
+
+/// A duration, or `off` for none.
+pub fn optional_duration(text: &str) -> Result<OptionalDuration, String> {
+    match text {
+        "off" => Ok(OptionalDuration(None)),
+        text => duration(text).map(|duration| OptionalDuration(Some(duration))),
+    }
+}
+
+/// A limit in time that can be switched off. (A type of its own, because clap reads `Option` as "may be absent".)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionalDuration(pub Option<Duration>);
+
+/// A number of bytes such as `65536`, `256KiB`, `2MiB` or `1GiB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("write bytes as 65536, 256KiB, 2MiB or 1GiB".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "write bytes as 65536, 256KiB, 2MiB or 1GiB".to_owned())?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "so many bytes do not exist".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_binary_units() {
+        assert_eq!(bytes("65536"), Ok(65536));
+        assert_eq!(bytes("2MiB"), Ok(2 << 20));
+        for wrong in ["", "MiB", "2MB", "-1", "1.5GiB", "99999999999GiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_limit_in_time_can_be_off() {
+        assert_eq!(optional_duration("off"), Ok(OptionalDuration(None)));
+        assert_eq!(
+            optional_duration("5m"),
+            Ok(OptionalDuration(Some(Duration::from_secs(300))))
+        );
+        assert!(optional_duration("5").unwrap_err().contains("10s"));
+    }
+}
