@@ -10,6 +10,7 @@
 pub mod carrier;
 pub mod error;
 pub mod opener;
+pub mod policy;
 pub mod stream;
 
 pub use tunnel_proto as proto;
