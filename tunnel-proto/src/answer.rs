@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::Text;
+use crate::{
+    FrameKind, Text, VarInt,
+    field::{FieldError, FieldWriter, Fields, Problem, once, required},
+    message::{Body, BodyError},
+};
 
 /// What confirms or refuses a stream (`docs/wire.md` §4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,5 +119,49 @@ impl RefusalKind {
 impl fmt::Display for RefusalKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+const OUTCOME: u64 = 1;
+const KIND: u64 = 2;
+const TEXT: u64 = 3;
+
+const ACCEPTED: u64 = 0;
+const REFUSED: u64 = 1;
+
+impl Body for Answer {
+    const KIND: FrameKind = FrameKind::Answer;
+    const FIELDS: &'static [(u64, &'static str)] = &[(OUTCOME, "outcome"), (KIND, "kind"), (TEXT, "text")];
+
+    fn write(&self, out: &mut FieldWriter) {
+        match self {
+            Self::Accepted => out.integer(OUTCOME, VarInt::saturating_from_u64(ACCEPTED)),
+            Self::Refused(refusal) => {
+                out.integer(OUTCOME, VarInt::saturating_from_u64(REFUSED));
+                out.integer(KIND, VarInt::from_u32(refusal.kind.value()));
+                out.text_if_any(TEXT, refusal.text.as_str());
+            }
+        }
+    }
+
+    fn read(fields: Fields<'_>) -> Result<Self, BodyError> {
+        let (mut outcome, mut kind, mut text) = (None, None, None);
+        fields.each(|id, value| match id {
+            OUTCOME => once(&mut outcome, value.integer()?.into_inner()),
+            KIND => {
+                let number = value.integer()?.into_inner();
+                once(&mut kind, RefusalKind::from_value(number))
+            }
+            TEXT => once(&mut text, Text::new(value.text(Text::MAX)?)),
+            _ => Ok(()),
+        })?;
+        match required(OUTCOME, outcome)? {
+            ACCEPTED => Ok(Self::Accepted),
+            REFUSED => Ok(Self::Refused(Refusal {
+                kind: required(KIND, kind)?,
+                text: text.unwrap_or_default(),
+            })),
+            other => Err(FieldError::new(OUTCOME, Problem::OutOfRange(other)).into()),
+        }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::AgentId;
+use crate::{
+    AgentId, CapabilityNames, FrameKind, PROTOCOL_VERSIONS, Secret, Text,
+    field::{FieldWriter, Fields, Problem, once, required},
+    message::{Body, BodyError, offered_versions},
+};
 
 /// What an agent says of itself when it connects (`docs/wire.md` §3.1). Nothing in it is true until the server
 /// has checked it against the verified identity.
@@ -16,23 +20,14 @@ pub struct Claim {
     /// Names and values that routing may select by.
     pub labels: Labels,
     /// The version of the agent's software, for people.
-    pub software: String,
-    /// Optional abilities of the agent, by name; an unknown name is ignored.
-    pub capabilities: Vec<String>,
+    pub software: Text,
+    /// Optional abilities of the agent.
+    pub capabilities: CapabilityNames,
     /// What proves the claim when no certificate does, for example a bearer token.
     pub credential: Option<Secret>,
 }
 
 impl Claim {
-    /// The longest software version, in bytes.
-    pub const MAX_SOFTWARE: usize = 128;
-    /// The largest number of capabilities.
-    pub const MAX_CAPABILITIES: usize = 32;
-    /// The longest name of a capability, in bytes.
-    pub const MAX_CAPABILITY: usize = 64;
-    /// The longest credential, in bytes.
-    pub const MAX_CREDENTIAL: usize = 16 * 1024;
-
     /// A claim without labels, capabilities or credential.
     #[must_use]
     pub fn new(agent: AgentId, generation: Generation) -> Self {
@@ -40,15 +35,15 @@ impl Claim {
             agent,
             generation,
             labels: Labels::default(),
-            software: String::new(),
-            capabilities: Vec::new(),
+            software: Text::default(),
+            capabilities: CapabilityNames::default(),
             credential: None,
         }
     }
 }
 
 /// Which life of an agent a connection belongs to. Higher is newer; a process takes the time of its start in
-/// milliseconds since the Unix epoch unless it knows better. It must fit a variable-length integer.
+/// milliseconds since the Unix epoch unless it knows better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
@@ -77,19 +72,26 @@ impl Labels {
     /// passed or a character is not allowed.
     #[must_use]
     pub fn insert(&mut self, name: &str, value: &str) -> bool {
-        let allowed = |text: &str| {
-            text.bytes()
-                .all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b'=')
-        };
-        let fits = (self.0.len() < Self::MAX_ENTRIES || self.0.contains_key(name))
-            && (1..=Self::MAX_NAME).contains(&name.len())
-            && value.len() <= Self::MAX_VALUE
-            && allowed(name)
-            && allowed(value);
+        let known = self.0.contains_key(name);
+        let fits = is_label(name, value) && (known || self.0.len() < Self::MAX_ENTRIES);
         if fits {
             self.0.insert(name.to_owned(), value.to_owned());
         }
         fits
+    }
+
+    /// Adds a label that must not be there yet.
+    fn add(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        if self.0.contains_key(name) {
+            return Err(Problem::Twice);
+        }
+        if self.insert(name, value) {
+            Ok(())
+        } else if is_label(name, value) {
+            Err(Problem::TooMany)
+        } else {
+            Err(Problem::NotA("a label"))
+        }
     }
 
     /// The value of a label.
@@ -122,39 +124,80 @@ impl Labels {
     }
 }
 
-/// Bytes that must not reach a log: `Debug` hides them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
-
-impl Secret {
-    /// Wraps the bytes of a credential.
-    #[must_use]
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// The bytes themselves; compare them in constant time.
-    #[must_use]
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
+fn is_label(name: &str, value: &str) -> bool {
+    let allowed = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b'=')
+    };
+    (1..=Labels::MAX_NAME).contains(&name.len()) && value.len() <= Labels::MAX_VALUE && allowed(name) && allowed(value)
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
+const VERSIONS: u64 = 1;
+const AGENT: u64 = 2;
+const GENERATION: u64 = 3;
+const SOFTWARE: u64 = 4;
+const LABEL: u64 = 5;
+const CAPABILITY: u64 = 6;
+const CREDENTIAL: u64 = 7;
+
+impl Body for Claim {
+    const KIND: FrameKind = FrameKind::Claim;
+    const FIELDS: &'static [(u64, &'static str)] = &[
+        (VERSIONS, "versions"),
+        (AGENT, "agent"),
+        (GENERATION, "generation"),
+        (SOFTWARE, "software"),
+        (LABEL, "label"),
+        (CAPABILITY, "capability"),
+        (CREDENTIAL, "credential"),
+    ];
+
+    fn write(&self, out: &mut FieldWriter) {
+        out.integers(VERSIONS, PROTOCOL_VERSIONS);
+        out.text(AGENT, self.agent.as_str());
+        out.bytes(GENERATION, &self.generation.0.to_be_bytes());
+        out.text_if_any(SOFTWARE, self.software.as_str());
+        for (name, value) in self.labels.iter() {
+            out.pair(LABEL, name, value);
+        }
+        for name in self.capabilities.iter() {
+            out.text(CAPABILITY, name);
+        }
+        if let Some(credential) = &self.credential {
+            out.bytes(CREDENTIAL, credential.expose());
+        }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_credential_does_not_show_in_debug_output() {
-        let mut claim = Claim::new("node-7".parse().unwrap(), Generation(1));
-        claim.credential = Some(Secret::new("hunter2"));
-        assert!(!format!("{claim:?}").contains("hunter2"));
-        assert!(!format!("{claim:?}").contains(&format!("{:?}", b"hunter2")));
+    fn read(fields: Fields<'_>) -> Result<Self, BodyError> {
+        offered_versions(fields, VERSIONS)?;
+        let (mut versions, mut agent, mut generation) = (None, None, None);
+        let (mut software, mut credential) = (None, None);
+        let mut labels = Labels::default();
+        let mut capabilities = CapabilityNames::default();
+        fields.each(|id, value| match id {
+            VERSIONS => once(&mut versions, ()),
+            AGENT => once(&mut agent, value.text(AgentId::MAX)?.parse()?),
+            GENERATION => {
+                let bytes = value.bytes(8)?.try_into();
+                let bytes = bytes.map_err(|_| Problem::NotA("eight bytes"))?;
+                once(&mut generation, Generation(u64::from_be_bytes(bytes)))
+            }
+            SOFTWARE => once(&mut software, Text::new(value.text(Text::MAX)?)),
+            LABEL => {
+                let (name, value) = value.pair(Labels::MAX_NAME, Labels::MAX_VALUE)?;
+                labels.add(name, value)
+            }
+            CAPABILITY => capabilities.add(value.text(CapabilityNames::MAX_NAME)?),
+            CREDENTIAL => once(&mut credential, Secret::new(value.bytes(Secret::MAX)?)?),
+            _ => Ok(()),
+        })?;
+        Ok(Self {
+            agent: required(AGENT, agent)?,
+            generation: required(GENERATION, generation)?,
+            labels,
+            software: software.unwrap_or_default(),
+            capabilities,
+            credential,
+        })
     }
 }

@@ -2,7 +2,8 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     str::FromStr,
 };
 
@@ -27,8 +28,8 @@ pub enum Target {
     Tcp(HostPort),
     /// A UDP destination.
     Udp(HostPort),
-    /// The absolute path of a Unix stream socket on the agent's machine.
-    Unix(String),
+    /// A Unix stream socket on the agent's machine.
+    Unix(UnixPath),
 }
 
 /// A host and a port other than zero.
@@ -42,11 +43,25 @@ pub struct HostPort {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Host {
-    /// An address; an IPv4-mapped IPv6 address is kept as the IPv4 address that it means.
+    /// An address; parsing and conversion turn an IPv4-mapped IPv6 address into the IPv4 address that it means.
     Ip(IpAddr),
-    /// A DNS name of 1 to 255 bytes as it was written; compare it without regard to case.
-    Name(String),
+    /// A name that the agent resolves.
+    Name(DnsName),
 }
+
+/// A DNS name of 1 to 255 bytes as it was written; compare it without regard to case.
+///
+/// Its labels have 1 to 63 letters, digits, `-` and `_`; it may end in a dot. It is never one that a resolver could
+/// read as an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DnsName(String);
+
+/// The absolute path of a Unix socket, at most 107 bytes.
+///
+/// It is in normal form, without empty, `.` or `..` components, so that a rule about its beginning cannot be
+/// walked around, and without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnixPath(String);
 
 /// The text is not a target; the message quotes the part that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +71,7 @@ pub enum InvalidTarget {
     #[error("a target starts with tcp://, udp:// or unix://")]
     Scheme,
     /// There is no port, or no number in its place.
-    #[error("the target needs a port from 1 to 65535 after its host, as in host:443")]
+    #[error("the target needs a port from 1 to 65535, without a zero before it, after its host, as in host:443")]
     Port,
     /// The host is empty.
     #[error("the target has no host")]
@@ -73,29 +88,23 @@ pub enum InvalidTarget {
     /// An IPv6 address without brackets, malformed, or with a zone.
     #[error("{0:?} is not an IPv6 address without a zone in brackets, as in [2001:db8::7]")]
     Ipv6(String),
-    /// The path is not absolute, too long for a socket address, or holds a zero byte.
-    #[error("{0:?} is not an absolute socket path of at most 107 bytes")]
+    /// The path is not a [`UnixPath`].
+    #[error("{0:?} is not an absolute socket path of at most 107 bytes in normal form")]
     Path(String),
 }
 
-/// The longest host name, in bytes.
-pub(crate) const MAX_NAME: usize = 255;
-/// The longest socket path: `sun_path` less its terminating zero (unix(7)).
-pub(crate) const MAX_PATH: usize = 107;
-
 impl Target {
+    /// The longest text form, in bytes: a scheme, a name and a port.
+    pub const MAX: usize = "tcp://".len() + DnsName::MAX + ":65535".len();
+
     /// A TCP target from an authority, `host:port`, as in the request target of HTTP CONNECT (RFC 9110 §9.3.6).
     pub fn from_authority(authority: &str) -> Result<Self, InvalidTarget> {
         authority.parse().map(Self::Tcp)
     }
 
     /// A Unix socket target.
-    pub fn unix(path: impl Into<String>) -> Result<Self, InvalidTarget> {
-        let path = path.into();
-        if !path.starts_with('/') || path.len() > MAX_PATH || path.contains('\0') {
-            return Err(InvalidTarget::Path(path));
-        }
-        Ok(Self::Unix(path))
+    pub fn unix(path: &str) -> Result<Self, InvalidTarget> {
+        path.parse().map(Self::Unix)
     }
 
     /// Host and port, unless this is a Unix socket.
@@ -132,13 +141,17 @@ impl fmt::Display for Target {
     }
 }
 
-impl From<SocketAddr> for Target {
-    /// A TCP target; a port of zero is kept and refused when it is dialled.
-    fn from(addr: SocketAddr) -> Self {
-        Self::Tcp(HostPort {
-            host: addr.ip().into(),
-            port: addr.port(),
-        })
+impl TryFrom<SocketAddr> for Target {
+    type Error = InvalidTarget;
+
+    /// A TCP target, unless the port is zero or the address has a zone, which means nothing on another machine.
+    fn try_from(addr: SocketAddr) -> Result<Self, InvalidTarget> {
+        if let SocketAddr::V6(v6) = addr
+            && v6.scope_id() != 0
+        {
+            return Err(InvalidTarget::Ipv6(addr.to_string()));
+        }
+        HostPort::new(addr.ip().into(), addr.port()).map(Self::Tcp)
     }
 }
 
@@ -157,7 +170,7 @@ impl HostPort {
         &self.host
     }
 
-    /// The port, never zero unless it came from a [`SocketAddr`].
+    /// The port, never zero.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -169,8 +182,8 @@ impl FromStr for HostPort {
 
     fn from_str(text: &str) -> Result<Self, InvalidTarget> {
         let (host, port) = text.rsplit_once(':').ok_or(InvalidTarget::Port)?;
-        // `u16::from_str` would take a sign.
-        if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        // `u16::from_str` would take a sign and leading zeros.
+        if port.starts_with('0') || !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(InvalidTarget::Port);
         }
         let port = port.parse().map_err(|_| InvalidTarget::Port)?;
@@ -204,21 +217,51 @@ impl FromStr for Host {
                 .map(|ip| IpAddr::V6(ip).into())
                 .ok_or_else(|| InvalidTarget::Ipv6(excerpt(text)));
         }
-        if text.is_empty() {
-            return Err(InvalidTarget::NoHost);
-        }
-        if text.len() > MAX_NAME {
-            return Err(InvalidTarget::HostTooLong(text.len()));
-        }
-        if let Ok(ip) = text.parse::<std::net::Ipv4Addr>() {
-            return Ok(Self::Ip(ip.into()));
-        }
         if text.contains(':') {
             return Err(InvalidTarget::Ipv6(excerpt(text)));
         }
+        match text.parse::<Ipv4Addr>() {
+            Ok(ip) => Ok(Self::Ip(ip.into())),
+            Err(_) => text.parse().map(Self::Name),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl DnsName {
+    /// The longest name, in bytes.
+    pub const MAX: usize = 255;
+    /// The longest label, in bytes (RFC 1035 §2.3.4).
+    const MAX_LABEL: usize = 63;
+
+    /// The name as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DnsName {
+    type Err = InvalidTarget;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
+        if text.is_empty() {
+            return Err(InvalidTarget::NoHost);
+        }
+        if text.len() > Self::MAX {
+            return Err(InvalidTarget::HostTooLong(text.len()));
+        }
         let bare = text.strip_suffix('.').unwrap_or(text);
         let valid = bare.split('.').all(|label| {
-            !label.is_empty()
+            (1..=Self::MAX_LABEL).contains(&label.len())
                 && label
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -229,16 +272,58 @@ impl FromStr for Host {
         if ends_in_number(bare) {
             return Err(InvalidTarget::NumericName(excerpt(text)));
         }
-        Ok(Self::Name(text.to_owned()))
+        Ok(Self(text.to_owned()))
     }
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for DnsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(ip) => write!(f, "{ip}"),
-            Self::Name(name) => f.write_str(name),
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<str> for DnsName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl UnixPath {
+    /// The longest path, in bytes: `sun_path` less its terminating zero (unix(7)).
+    pub const MAX: usize = 107;
+
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UnixPath {
+    type Err = InvalidTarget;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
+        let normal = |path: &str| {
+            path.split('/')
+                .all(|part| !matches!(part, "" | "." | "..") && !part.contains(char::is_control))
+        };
+        let valid = text.len() <= Self::MAX && text.strip_prefix('/').is_some_and(normal);
+        if !valid {
+            return Err(InvalidTarget::Path(excerpt(text)));
         }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for UnixPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<Path> for UnixPath {
+    fn as_ref(&self) -> &Path {
+        self.0.as_ref()
     }
 }
 

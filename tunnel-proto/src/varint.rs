@@ -1,5 +1,7 @@
 //! QUIC variable-length integers (RFC 9000 §16).
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut};
 
 /// An integer below 2^62, as QUIC encodes it: one, two, four or eight bytes.
@@ -33,6 +35,16 @@ impl VarInt {
     #[must_use]
     pub const fn into_inner(self) -> u64 {
         self.0
+    }
+
+    /// A duration in whole milliseconds; one of more than a hundred million years becomes [`VarInt::MAX`].
+    pub(crate) fn from_millis(duration: Duration) -> Self {
+        Self::saturating_from_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The duration of so many milliseconds.
+    pub(crate) const fn into_millis(self) -> Duration {
+        Duration::from_millis(self.0)
     }
 
     /// How many bytes the shortest encoding takes.

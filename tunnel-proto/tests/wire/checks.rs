@@ -1,0 +1,63 @@
+//! What must hold for arbitrary bytes. The fuzz targets include this file, so it uses nothing but the crate.
+
+use bytes::Bytes;
+use tunnel_proto::{Frame, FrameDecoder, FrameError, FrameKind, Message, Target};
+
+/// A text that is a target is printed so that it reads as the same target, and within the limit.
+pub(crate) fn target(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(target) = text.parse::<Target>() {
+        let printed = target.to_string();
+        assert!(printed.len() <= Target::MAX, "{printed}");
+        assert_eq!(printed.parse(), Ok(target), "{printed}");
+    }
+}
+
+/// A body that can be read is written so that it reads as the same message.
+pub(crate) fn body(kind: FrameKind, data: &[u8]) {
+    let body = Bytes::copy_from_slice(data);
+    let frame = Frame { kind, body };
+    let Ok(Some(message)) = frame.message() else {
+        return;
+    };
+    assert_eq!(message.kind(), kind);
+    round_trip(&message);
+}
+
+/// Bytes give the same messages and the same end however they are split, and the decoder stays within its bound.
+/// The first byte says how they are split.
+pub(crate) fn frames(data: &[u8]) {
+    let Some((&seed, data)) = data.split_first() else {
+        return;
+    };
+    let whole = decode([data]);
+    whole.0.iter().for_each(round_trip);
+    assert_eq!(decode(data.chunks(usize::from(seed).max(1))), whole);
+}
+
+/// The messages in these chunks, and how they end.
+pub(crate) fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Message>, Result<(), FrameError>) {
+    let mut decoder = FrameDecoder::new();
+    let mut messages = Vec::new();
+    for chunk in chunks {
+        decoder.push(Bytes::copy_from_slice(chunk));
+        loop {
+            match decoder.next() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => return (messages, Err(error)),
+            }
+        }
+        assert!(decoder.held() <= FrameDecoder::MAX_HELD);
+    }
+    (messages, decoder.finish())
+}
+
+fn round_trip(message: &Message) {
+    let encoded = message.encode();
+    let (messages, end) = decode([&encoded[..]]);
+    assert_eq!(messages, std::slice::from_ref(message));
+    assert_eq!(end, Ok(()));
+}
