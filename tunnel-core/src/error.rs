@@ -299,9 +299,12 @@ pub enum SendError {
     /// The connection ended.
     #[error("the connection ended")]
     Connection(#[source] ConnectionError),
-    /// This side has finished or reset the stream already.
+    /// This side has finished the stream already.
     #[error("the stream is finished")]
     Finished,
+    /// This side has reset the stream, for example because a change of policy no longer allows it.
+    #[error("this side reset the stream: {0}")]
+    Reset(StreamCode),
 }
 
 impl SendError {
@@ -311,7 +314,7 @@ impl SendError {
         match self {
             Self::Stopped(_) => Initiator::Remote,
             Self::Connection(error) => error.initiator(),
-            Self::Finished => Initiator::Local,
+            Self::Finished | Self::Reset(_) => Initiator::Local,
         }
     }
 }
@@ -321,7 +324,7 @@ impl From<SendError> for io::Error {
         let kind = match &error {
             SendError::Stopped(_) => io::ErrorKind::BrokenPipe,
             SendError::Connection(_) => io::ErrorKind::ConnectionAborted,
-            SendError::Finished => io::ErrorKind::NotConnected,
+            SendError::Finished | SendError::Reset(_) => io::ErrorKind::NotConnected,
         };
         Self::new(kind, error)
     }
