@@ -1,5 +1,7 @@
 //! From the bytes of a stream to messages (`docs/wire.md` §2.1).
 
+use std::fmt;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{FrameError, FrameKind, Message, VarInt, message};
@@ -25,7 +27,6 @@ use crate::{FrameError, FrameKind, Message, VarInt, message};
 /// assert_eq!(decoder.into_rest(), "hello");
 /// # Ok::<(), tunnel_proto::FrameError>(())
 /// ```
-#[derive(Debug)]
 pub struct FrameDecoder {
     /// What was pushed and not yet looked at.
     input: Bytes,
@@ -199,6 +200,16 @@ impl FrameDecoder {
     #[must_use]
     pub fn into_rest(self) -> Bytes {
         self.input
+    }
+}
+
+/// Without the bytes, which may hold a credential.
+impl fmt::Debug for FrameDecoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameDecoder")
+            .field("state", &self.state)
+            .field("held", &self.held())
+            .finish_non_exhaustive()
     }
 }
 

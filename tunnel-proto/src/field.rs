@@ -69,11 +69,11 @@ impl FieldError {
 }
 
 /// The value of one field, not yet interpreted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Value<'a>(&'a [u8]);
 
 /// The fields of a body, one after the other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -200,7 +200,6 @@ pub(crate) fn required<T>(id: u64, slot: Option<T>) -> Result<T, FieldError> {
 }
 
 /// Writes the fields of a body, in ascending order of their identifiers, behind room for the frame's header.
-#[derive(Debug)]
 pub(crate) struct FieldWriter {
     out: BytesMut,
     last: u64,
