@@ -2,11 +2,17 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test fails by panicking; clippy exempts only functions marked as tests"
 )]
 
 mod checks;
 mod decoder;
+mod document;
+mod golden;
+mod malformed;
+mod parts;
 mod round_trip;
 mod strategies;
 mod target;
+mod values;

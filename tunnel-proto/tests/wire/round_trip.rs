@@ -8,39 +8,11 @@ use tunnel_proto::{
     TraceContext, VarInt, Welcome,
 };
 
-use crate::{checks, strategies};
-
-/// Header, body; the fields of the body.
-type Parts = (FrameKind, Vec<(u64, Vec<u8>)>);
-
-fn take_apart(encoded: &[u8]) -> Parts {
-    let mut input = encoded;
-    let integer = |input: &mut &[u8]| VarInt::decode(input).unwrap().into_inner();
-    let kind = FrameKind::from_value(VarInt::decode(&mut input).unwrap());
-    assert_eq!(integer(&mut input), input.len() as u64);
-    let mut fields = Vec::new();
-    while !input.is_empty() {
-        let id = integer(&mut input);
-        let len = usize::try_from(integer(&mut input)).unwrap();
-        let (value, rest) = input.split_at(len);
-        fields.push((id, value.to_vec()));
-        input = rest;
-    }
-    (kind, fields)
-}
-
-fn put_together((kind, fields): &Parts) -> Frame {
-    let mut body = Vec::new();
-    for (id, value) in fields {
-        VarInt::try_from(*id).unwrap().encode(&mut body);
-        VarInt::try_from(value.len() as u64).unwrap().encode(&mut body);
-        body.extend_from_slice(value);
-    }
-    Frame {
-        kind: *kind,
-        body: body.into(),
-    }
-}
+use crate::{
+    checks,
+    parts::{put_together, take_apart},
+    strategies,
+};
 
 proptest! {
     #[test]
@@ -66,7 +38,7 @@ proptest! {
         for (place, id, value) in unknown {
             fields.insert(place.index(fields.len() + 1), (id, value));
         }
-        prop_assert_eq!(put_together(&(kind, fields)).message(), Ok(Some(message)));
+        prop_assert_eq!(put_together(kind, &fields).message(), Ok(Some(message)));
     }
 
     #[test]
@@ -74,7 +46,7 @@ proptest! {
         let (kind, mut fields) = take_apart(&message.encode());
         // A stable sort: repeated fields keep their order.
         fields.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
-        prop_assert_eq!(put_together(&(kind, fields)).message(), Ok(Some(message)));
+        prop_assert_eq!(put_together(kind, &fields).message(), Ok(Some(message)));
     }
 
     #[test]
@@ -82,13 +54,13 @@ proptest! {
         message in strategies::message(),
         cut in any::<prop::sample::Index>(),
     ) {
-        let parts = take_apart(&message.encode());
-        let Frame { kind, body } = put_together(&parts);
+        let (kind, fields) = take_apart(&message.encode());
+        let Frame { kind, body } = put_together(kind, &fields);
         prop_assume!(!body.is_empty());
         let cut = cut.index(body.len());
         let mut end = 0;
-        let between = parts.1.iter().map(|field| {
-            end += put_together(&(kind, vec![field.clone()])).body.len();
+        let between = fields.iter().map(|field| {
+            end += put_together(kind, std::slice::from_ref(field)).body.len();
             end
         });
         prop_assume!(cut != 0 && !between.collect::<Vec<_>>().contains(&cut));
