@@ -1,1 +1,31 @@
-//! Certificates: loading, hot reload, verification, peer identity and a development CA
+//! Certificates: loading, hot reload, verification, peer identity and a development CA.
+//!
+//! [`ServerTls`] and [`ClientTls`] read certificates, keys and CAs from PEM ([`Pem`], [`Trust`]) and give out
+//! rustls configurations for TLS over TCP and for QUIC. A configuration is made once and follows every reload.
+//! [`peer_identity`] says what the peer's verified certificate proves.
+//!
+//! Every configuration of the project is made here, with one cryptographic [`provider`] that prefers the
+//! post-quantum key exchange X25519MLKEM768.
+
+mod certificate;
+mod client;
+mod date;
+mod error;
+mod identity;
+mod pem;
+mod provider;
+mod reload;
+mod server;
+mod sessions;
+mod trust;
+
+pub use certificate::CertificateFacts;
+pub use client::{ClientTls, ClientTlsBuilder};
+pub use date::Date;
+pub use error::{Block, TlsError};
+pub use identity::{IdentityError, fingerprint, peer_identity};
+pub use pem::Pem;
+pub use provider::{install_provider, provider};
+pub use reload::Reload;
+pub use server::{ClientAuth, ServerTls, ServerTlsBuilder};
+pub use trust::Trust;

@@ -1,0 +1,162 @@
+//! Certificates of every quality, and handshakes in memory.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
+use std::io;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
+};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use time::{Duration, OffsetDateTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tunnel_tls::{ClientTls, Pem, ServerTls, Trust};
+
+/// A directory that only its owner can enter.
+#[cfg(unix)]
+pub(crate) fn private_dir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+}
+
+/// The name in every server certificate.
+pub(crate) const SERVER: &str = "server.example";
+
+/// A CA that signs whatever a test needs.
+pub(crate) struct Ca {
+    params: CertificateParams,
+    key: KeyPair,
+    pub(crate) pem: String,
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) chain: String,
+    pub(crate) key: String,
+}
+
+impl Ca {
+    pub(crate) fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = OffsetDateTime::now_utc() - Duration::days(1);
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(1);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { params, key, pem }
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::ca(Pem::text(&self.pem))
+    }
+
+    pub(crate) fn sign(&self, params: &CertificateParams) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        Pair {
+            chain: params.signed_by(&key, &issuer).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    pub(crate) fn server(&self) -> Pair {
+        self.sign(&leaf(SERVER, ExtendedKeyUsagePurpose::ServerAuth))
+    }
+
+    pub(crate) fn client(&self, name: &str) -> Pair {
+        self.sign(&leaf(name, ExtendedKeyUsagePurpose::ClientAuth))
+    }
+
+    /// A revocation list for one serial number.
+    pub(crate) fn revoke(&self, serial: u64, next_update: OffsetDateTime) -> String {
+        let now = OffsetDateTime::now_utc();
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::days(2),
+            next_update,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: now - Duration::days(2),
+                reason_code: Some(RevocationReason::KeyCompromise),
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        list.signed_by(&issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// A certificate that is valid today.
+pub(crate) fn leaf(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+    params.extended_key_usages = vec![purpose];
+    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
+    params.not_after = OffsetDateTime::now_utc() + Duration::hours(1);
+    params
+}
+
+pub(crate) fn server_tls(pair: &Pair) -> ServerTls {
+    ServerTls::builder(Pem::text(&pair.chain), Pem::text(&pair.key))
+        .build()
+        .unwrap()
+}
+
+pub(crate) fn client_tls(ca: &Ca) -> ClientTls {
+    ClientTls::builder(ca.trust()).build().unwrap()
+}
+
+pub(crate) fn client_tls_with(ca: &Ca, pair: &Pair) -> ClientTls {
+    ClientTls::builder(ca.trust())
+        .certificate(Pem::text(&pair.chain), Pem::text(&pair.key))
+        .build()
+        .unwrap()
+}
+
+pub(crate) type ServerStream = server::TlsStream<DuplexStream>;
+pub(crate) type ClientStream = client::TlsStream<DuplexStream>;
+
+/// Both ends' view of one handshake and one byte from the server, which in TLS 1.3 is what tells a client
+/// whether its certificate was accepted.
+pub(crate) async fn handshake(
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+) -> (io::Result<ServerStream>, io::Result<ClientStream>) {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let serve = async {
+        let mut stream = TlsAcceptor::from(server).accept(near).await?;
+        stream.write_all(b"!").await?;
+        stream.flush().await?;
+        Ok(stream)
+    };
+    let connect = async {
+        let name = ServerName::try_from(SERVER).unwrap();
+        let mut stream = TlsConnector::from(client).connect(name, far).await?;
+        stream.read_exact(&mut [0]).await?;
+        Ok(stream)
+    };
+    tokio::join!(serve, connect)
+}
+
+/// A handshake that both ends must like.
+pub(crate) async fn connected(server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> (ServerStream, ClientStream) {
+    let (server, client) = handshake(server, client).await;
+    (server.unwrap(), client.unwrap())
+}
+
+/// The rustls error inside an I/O error.
+pub(crate) fn tls_error(error: &io::Error) -> rustls::Error {
+    let inner = error.get_ref().expect("an error of the TLS library");
+    inner.downcast_ref::<rustls::Error>().unwrap().clone()
+}
