@@ -2,7 +2,8 @@
 //!
 //! [`ServerTls`] and [`ClientTls`] read certificates, keys and CAs from PEM ([`Pem`], [`Trust`]) and give out
 //! rustls configurations for TLS over TCP and for QUIC. A configuration is made once and follows every reload.
-//! [`peer_identity`] says what the peer's verified certificate proves.
+//! [`peer_identity`] says what the peer's verified certificate proves. [`DevCa`] makes certificates for
+//! development.
 //!
 //! Every configuration of the project is made here, with one cryptographic [`provider`] that prefers the
 //! post-quantum key exchange X25519MLKEM768.
@@ -10,9 +11,11 @@
 mod certificate;
 mod client;
 mod date;
+mod dev_ca;
 mod error;
 mod identity;
 mod pem;
+mod private_file;
 mod provider;
 mod reload;
 mod server;
@@ -22,6 +25,7 @@ mod trust;
 pub use certificate::CertificateFacts;
 pub use client::{ClientTls, ClientTlsBuilder};
 pub use date::Date;
+pub use dev_ca::{CertName, DevCa, DevCaError, Issued, IssuedFiles, Purpose};
 pub use error::{Block, TlsError};
 pub use identity::{IdentityError, fingerprint, peer_identity};
 pub use pem::Pem;
