@@ -1,5 +1,6 @@
 //! Cost of the wire encoding: a stream's head and answer, as each new stream pays them.
 #![allow(missing_docs)] // the macros of criterion
+#![allow(clippy::expect_used)] // constants that parse
 
 use std::hint::black_box;
 
