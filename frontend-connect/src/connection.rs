@@ -1,0 +1,395 @@
+//! One client's connection: a request, its answer, and the tunnel or the end.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::{BufMut as _, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use tunnel_core::{Client, OpenRequest, Opened, Opener, RefusalKind, Selector, StreamCode, StreamHead, Target};
+
+use crate::{
+    AGENT_HEADER, AGENT_LABELS_HEADER,
+    auth::Credentials,
+    config::Config,
+    head::{self, NoRequest},
+    metrics::{FrontendLabels, Held, Metrics},
+    pending::{ClientKey, PendingDials, TooMany},
+    request::Request,
+    response::{self, RefusalResponse},
+    socket::Socket,
+};
+
+/// How much longer than the limit of the dial its opener has to say that the limit was passed, and by whom.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long the client may take to accept the 200, for which its socket has room unless it is broken.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most that is read and thrown away while a client may still be sending and has not read its refusal.
+const MAX_DISCARDED: usize = 4 * 1024 * 1024;
+/// How much is read at once where little is expected.
+const READ: usize = 4096;
+
+/// What the connections of a frontend share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The label of the metrics.
+    pub(crate) name: &'static str,
+    pub(crate) config: Config,
+    pub(crate) opener: Arc<dyn Opener>,
+    pub(crate) pending: PendingDials,
+    pub(crate) metrics: Metrics,
+    /// Ends everything at once.
+    pub(crate) kill: CancellationToken,
+}
+
+/// Whose connection it is, before any request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) client: Client,
+    /// The user id of a client on a Unix socket.
+    pub(crate) user: Option<u32>,
+    /// Whether the frontend has as many connections as it may have, so that this one is told so.
+    pub(crate) crowded: bool,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.user {
+            Some(user) => write!(f, "{} with user id {user}", self.client),
+            None => self.client.fmt(f),
+        }
+    }
+}
+
+/// Why there is no tunnel.
+enum NoTunnel {
+    Left,
+    Refused(RefusalResponse),
+}
+
+impl From<RefusalResponse> for NoTunnel {
+    fn from(response: RefusalResponse) -> Self {
+        Self::Refused(response)
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve<S: Socket>(mut socket: S, mut caller: Caller, shared: &Shared) {
+    let mut buffer = BytesMut::new();
+    let opened = tokio::select! {
+        opened = request(&mut socket, &mut buffer, &mut caller, shared) => opened,
+        () = shared.kill.cancelled() => return,
+    };
+    match opened {
+        Ok((target, opened)) => tunnel(socket, buffer, &caller, &target, opened, shared).await,
+        Err(NoTunnel::Left) => {}
+        Err(NoTunnel::Refused(response)) => {
+            shared.metrics.answered(shared.name, response.status);
+            let bytes = response.render(&shared.config.server_id);
+            let refusing = refuse(&mut socket, &bytes, buffer);
+            tokio::select! {
+                _ = timeout(shared.config.linger, refusing) => {}
+                () = shared.kill.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// Reads the request and opens the stream that it asks for. `buffer` then holds what came behind the request.
+async fn request<S: Socket>(
+    socket: &mut S,
+    buffer: &mut BytesMut,
+    caller: &mut Caller,
+    shared: &Shared,
+) -> Result<(Target, Opened), NoTunnel> {
+    let abandoned = || {
+        shared
+            .metrics
+            .abandoned
+            .get_or_create(&FrontendLabels { frontend: shared.name })
+            .inc();
+        NoTunnel::Left
+    };
+    let request = match head::read(socket, buffer, &shared.config).await {
+        Ok(request) => request,
+        // Health checks do that.
+        Err(NoRequest::Left(0)) => return Err(NoTunnel::Left),
+        Err(NoRequest::Left(bytes)) => {
+            debug!(client = %caller, bytes, "the client left within its request");
+            return Err(abandoned());
+        }
+        Err(NoRequest::Refused(response)) => {
+            info!(client = %caller, status = response.status, reason = %response.text, "refused");
+            return Err(response.into());
+        }
+    };
+    let target = request.target.clone();
+    let started = Instant::now();
+    let opened = tokio::select! {
+        // The answer, if it is there, counts even if the client leaves at the same time.
+        biased;
+        opened = open(request, caller, shared) => opened,
+        () = gone(socket, buffer, shared.config.max_early) => {
+            info!(client = %caller, %target, after = ?started.elapsed(), "the client left before the answer");
+            return Err(abandoned());
+        }
+    };
+    match opened {
+        Ok(opened) => Ok((target, opened)),
+        Err(response) => {
+            info!(client = %caller, %target, status = response.status, reason = %response.text, "refused");
+            Err(response.into())
+        }
+    }
+}
+
+/// Authenticates the client and opens the stream, within the limits.
+async fn open(request: Request, caller: &mut Caller, shared: &Shared) -> Result<Opened, RefusalResponse> {
+    let limit = shared.config.dial_timeout;
+    let start = Instant::now();
+    let opening = async {
+        admit(&request, caller, shared).await?;
+        let key = ClientKey::of(&caller.client, caller.user);
+        let _pending = shared
+            .pending
+            .begin(key)
+            .map_err(|which| too_many(which, &shared.config))?;
+        let mut head = StreamHead::new(request.target);
+        head.client = caller.client.addr;
+        head.deadline = Some(limit.saturating_sub(start.elapsed()));
+        head.trace = request.trace;
+        let request = OpenRequest {
+            client: caller.client.clone(),
+            selector: request.selector,
+            head,
+        };
+        shared.opener.open(request).await.map_err(RefusalResponse::from)
+    };
+    timeout(limit + GRACE, opening).await.unwrap_or_else(|_| {
+        let text = format!("no answer within {limit:?}");
+        Err(RefusalResponse::of_kind(RefusalKind::ConnectionTimeout, text))
+    })
+}
+
+/// Whether this client may ask for this at all; adds what its credentials prove to its identity.
+async fn admit(request: &Request, caller: &mut Caller, shared: &Shared) -> Result<(), RefusalResponse> {
+    if caller.crowded {
+        let limit = shared.config.max_connections;
+        let text = format!("all {limit} connections that this frontend may have are in use");
+        return Err(RefusalResponse::of_kind(RefusalKind::ConnectionLimitReached, text));
+    }
+    if let Some(authenticator) = &shared.config.authenticator {
+        let credentials = request.authorization.as_ref().map(Credentials::parse).transpose();
+        let identity = match credentials {
+            Ok(credentials) => authenticator.authenticate(&caller.client, credentials.as_ref()).await,
+            Err(malformed) => Err(malformed),
+        };
+        caller.client.identity =
+            identity.map_err(|error| RefusalResponse::unauthenticated(error.0, authenticator.challenges()))?;
+    }
+    if !shared.config.agent_headers && request.selector != Selector::Any {
+        let text =
+            format!("this frontend does not let clients choose: {AGENT_HEADER} and {AGENT_LABELS_HEADER} are off");
+        return Err(RefusalResponse::of_kind(RefusalKind::HttpRequestDenied, text));
+    }
+    Ok(())
+}
+
+fn too_many(which: TooMany, config: &Config) -> RefusalResponse {
+    match which {
+        TooMany::OfClient => {
+            let limit = config.max_pending_dials_per_client;
+            let text = format!("this client has {limit} dials pending, as many as it may have");
+            RefusalResponse::new(429, RefusalKind::HttpRequestDenied, text)
+        }
+        TooMany::InAll => {
+            let limit = config.max_pending_dials;
+            let text = format!("{limit} dials are pending, as many as this frontend may have");
+            RefusalResponse::of_kind(RefusalKind::ConnectionLimitReached, text)
+        }
+    }
+}
+
+/// Resolves when the client has left: it has ended its sending half (who does that before the answer cannot want the
+/// tunnel) or its socket has failed. What it sends meanwhile is kept in `buffer`, up to `max` bytes; then nothing is
+/// read any more, and the limit of the dial has to do.
+async fn gone<S: AsyncRead + Unpin>(socket: &mut S, buffer: &mut BytesMut, max: usize) {
+    while buffer.len() < max {
+        let room = (max - buffer.len()).min(READ);
+        match socket.read_buf(&mut buffer.limit(room)).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    std::future::pending().await
+}
+
+/// Writes a refusal and closes. A socket that is closed while bytes from the client are unread sends a reset, which
+/// can overtake the refusal; so those bytes are read and thrown away until the client has closed, too.
+async fn refuse<S: Socket>(socket: &mut S, response: &[u8], mut buffer: BytesMut) -> std::io::Result<()> {
+    socket.write_all(response).await?;
+    socket.shutdown().await?;
+    let mut discarded = 0;
+    while discarded < MAX_DISCARDED {
+        buffer.clear();
+        match socket.read_buf(&mut (&mut buffer).limit(READ)).await? {
+            0 => break,
+            read => discarded += read,
+        }
+    }
+    Ok(())
+}
+
+/// Says 200 and moves bytes until both directions have ended.
+async fn tunnel<S: Socket>(
+    mut socket: S,
+    mut early: BytesMut,
+    caller: &Caller,
+    target: &Target,
+    opened: Opened,
+    shared: &Shared,
+) {
+    let Opened { mut stream, agent, .. } = opened;
+    shared.metrics.answered(shared.name, 200);
+    let _open = Held::new(&shared.metrics.tunnels_open, shared.name);
+    let start = Instant::now();
+    let confirming = confirm(&mut socket, &mut early, shared.config.hold);
+    let confirmed = tokio::select! {
+        confirmed = confirming => confirmed,
+        () = shared.kill.cancelled() => {
+            stream.tx.reset(StreamCode::SHUTDOWN);
+            stream.rx.stop(StreamCode::SHUTDOWN);
+            socket.abort();
+            return;
+        }
+    };
+    if let Err(error) = confirmed {
+        stream.tx.reset(StreamCode::TARGET_RESET);
+        stream.rx.stop(StreamCode::TARGET_RESET);
+        info!(client = %caller, %agent, %target, reason = %error, "the client's socket failed at the answer");
+        return;
+    }
+    let mut io = stream.into_io();
+    let _ = io.write_all(&early).await;
+    let result = tokio::io::copy_bidirectional(&mut socket, &mut io).await;
+    info!(client = %caller, %agent, %target, duration = ?start.elapsed(), ?result, "the tunnel ended");
+}
+
+/// Writes the 200, alone, and waits until the client has spoken or `hold` has passed. No byte of the target can be in
+/// front of the 200, for nothing else writes to the socket, nor arrive with it at a client that speaks first.
+async fn confirm<S: Socket>(socket: &mut S, early: &mut BytesMut, hold: Duration) -> std::io::Result<()> {
+    let writing = async {
+        socket.write_all(response::ESTABLISHED).await?;
+        socket.flush().await
+    };
+    timeout(WRITE_TIMEOUT, writing).await??;
+    if early.is_empty() {
+        // The end of the client's half is not the end of the tunnel; the relay will see it again.
+        if let Ok(read) = timeout(hold, socket.read_buf(&mut early.limit(READ))).await {
+            read?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::io::DuplexStream;
+    use tunnel_core::OpenFailure;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"CONNECT a.example:1 HTTP/1.1\r\n\r\n";
+
+    impl Socket for DuplexStream {
+        fn abort(&mut self) {}
+    }
+
+    /// Never answers.
+    #[derive(Debug)]
+    struct Silent;
+
+    #[async_trait]
+    impl Opener for Silent {
+        async fn open(&self, _: OpenRequest) -> Result<Opened, OpenFailure> {
+            std::future::pending().await
+        }
+    }
+
+    /// A client of a frontend whose opener never answers.
+    fn connect(config: Config) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(512);
+        let shared = Shared {
+            name: "connect",
+            pending: PendingDials::new(1, 1),
+            config,
+            opener: Arc::new(Silent),
+            metrics: Metrics::default(),
+            kill: CancellationToken::new(),
+        };
+        let caller = Caller {
+            client: Client::default(),
+            user: None,
+            crowded: false,
+        };
+        tokio::spawn(async move { serve(server, caller, &shared).await });
+        client
+    }
+
+    fn config() -> Config {
+        Config::new("gw".parse().unwrap())
+    }
+
+    async fn status(client: &mut DuplexStream) -> String {
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        response.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dial_has_its_time() {
+        let start = Instant::now();
+        let mut client = connect(config());
+        client.write_all(REQUEST).await.unwrap();
+        assert_eq!(status(&mut client).await, "504");
+        assert_eq!(start.elapsed(), config().dial_timeout + GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_has_its_time() {
+        let start = Instant::now();
+        let mut client = connect(config());
+        assert_eq!(status(&mut client).await, "408");
+        assert_eq!(start.elapsed(), config().head_timeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn early_bytes_are_bounded() {
+        let mut client = connect(config());
+        client.write_all(REQUEST).await.unwrap();
+        let mut accepted = 0;
+        while let Ok(written) = timeout(Duration::from_secs(1), client.write(&[0; 512])).await {
+            accepted += written.unwrap();
+        }
+        let held = accepted.checked_sub(config().max_early).unwrap();
+        assert!(held <= 512, "{accepted}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_client_that_never_closes_is_closed() {
+        const STEP: Duration = Duration::from_millis(10);
+        let start = Instant::now();
+        let mut client = connect(config());
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(status(&mut client).await, "405");
+        while client.write_all(b"more").await.is_ok() {
+            tokio::time::sleep(STEP).await;
+        }
+        let linger = config().linger;
+        assert!((linger..=linger + STEP).contains(&start.elapsed()));
+    }
+}

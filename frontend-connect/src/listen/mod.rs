@@ -1,0 +1,4 @@
+//! Where clients connect.
+
+pub(crate) mod tcp;
+pub(crate) mod unix;

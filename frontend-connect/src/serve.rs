@@ -1,0 +1,323 @@
+//! Binding, accepting and draining.
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+use tunnel_core::{Client, Opener};
+
+use crate::{
+    config::Config,
+    connection::{self, Caller, Shared},
+    listen::{
+        tcp,
+        unix::{self, UnixBindError, UnixEndpoint},
+    },
+    metrics::{Held, Metrics},
+    pending::PendingDials,
+};
+
+/// How many connections beyond the limit are told so at once. Those after them wait to be accepted.
+const TURNED_AWAY: usize = 64;
+/// How long to wait after the first failure to accept, and at most after later ones.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// Where a frontend listens.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// HTTP without TLS on TCP: `connect://ADDR`.
+    Tcp(SocketAddr),
+    /// HTTP on a Unix socket: `connect+unix:///PATH`.
+    Unix(UnixEndpoint),
+}
+
+impl Endpoint {
+    /// The name of this kind of frontend, as on the command line and on metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "connect",
+            Self::Unix(_) => "connect+unix",
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "{}://{addr}", self.name()),
+            Self::Unix(unix) => write!(f, "{}://{}", self.name(), unix.path.display()),
+        }
+    }
+}
+
+/// Why a frontend cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The TCP address cannot be listened on.
+    #[error("cannot listen on {addr}")]
+    Tcp {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be listened on.
+    #[error("cannot listen on the socket {}", path.display())]
+    Unix {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: UnixBindError,
+    },
+}
+
+/// When a frontend ends.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    /// No new connections; those that are open go on.
+    pub drain: CancellationToken,
+    /// Everything ends at once; tunnels are cut in a way that nobody takes for their proper end.
+    pub kill: CancellationToken,
+}
+
+/// A frontend that listens and has not begun to accept.
+#[derive(Debug)]
+pub struct ConnectFrontend {
+    acceptor: Acceptor,
+    endpoint: Endpoint,
+    config: Config,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(unix::Listener),
+}
+
+/// A client's socket as it was accepted.
+#[derive(Debug)]
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl ConnectFrontend {
+    /// Listens. Clients can connect from here on; they are served once [`serve`](Self::serve) runs.
+    pub async fn bind(endpoint: Endpoint, config: Config) -> Result<Self, BindError> {
+        let (acceptor, endpoint) = match endpoint {
+            Endpoint::Tcp(addr) => {
+                let (listener, addr) = bind_tcp(addr)?;
+                (Acceptor::Tcp(listener), Endpoint::Tcp(addr))
+            }
+            Endpoint::Unix(unix) => {
+                let listener = bind_unix(&unix).await?;
+                (Acceptor::Unix(listener), Endpoint::Unix(unix))
+            }
+        };
+        Ok(Self {
+            acceptor,
+            endpoint,
+            config,
+            metrics: Metrics::default(),
+        })
+    }
+
+    /// Counts into these metrics.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Where it listens; with port 0, the port that the system chose.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The TCP address on which it listens, if any.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.endpoint {
+            Endpoint::Tcp(addr) => Some(*addr),
+            Endpoint::Unix(_) => None,
+        }
+    }
+
+    /// Serves clients until it is drained or killed, and every connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops accepting and leaves the connections that are open to themselves and to
+    /// [`Shutdown::kill`].
+    pub async fn serve(self, opener: Arc<dyn Opener>, shutdown: Shutdown) {
+        let Self {
+            acceptor,
+            endpoint,
+            config,
+            metrics,
+        } = self;
+        let shared = Arc::new(Shared {
+            name: endpoint.name(),
+            pending: PendingDials::new(config.max_pending_dials_per_client, config.max_pending_dials),
+            config,
+            opener,
+            metrics,
+            kill: shutdown.kill.clone(),
+        });
+        info!(%endpoint, "listening for clients");
+        let connections = TaskTracker::new();
+        tokio::select! {
+            never = accept(&acceptor, &shared, &connections) => match never {},
+            () = shutdown.drain.cancelled() => {}
+            () = shutdown.kill.cancelled() => {}
+        }
+        drop(acceptor);
+        connections.close();
+        info!(%endpoint, open = connections.len(), "no longer listening for clients");
+        connections.wait().await;
+    }
+}
+
+fn bind_tcp(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    tcp::bind(addr)
+        .and_then(|listener| {
+            let addr = listener.local_addr()?;
+            Ok((listener, addr))
+        })
+        .map_err(|source| BindError::Tcp { addr, source })
+}
+
+async fn bind_unix(endpoint: &UnixEndpoint) -> Result<unix::Listener, BindError> {
+    let owned = endpoint.clone();
+    // It waits for a lock on the directory.
+    let bound = tokio::task::spawn_blocking(move || unix::Listener::bind(&owned)).await;
+    bound
+        .unwrap_or_else(|lost| Err(io::Error::other(lost).into()))
+        .map_err(|source| BindError::Unix {
+            path: endpoint.path.clone(),
+            source,
+        })
+}
+
+/// Accepts connections for ever and serves each in its own task.
+async fn accept(acceptor: &Acceptor, shared: &Arc<Shared>, connections: &TaskTracker) -> std::convert::Infallible {
+    let room = Room::new(shared.config.max_connections);
+    let mut backoff = ACCEPT_BACKOFF.0;
+    loop {
+        let place = room.wait().await;
+        match acceptor.accept().await {
+            Ok(socket) => {
+                backoff = ACCEPT_BACKOFF.0;
+                let place = room.improve(place);
+                let shared = Arc::clone(shared);
+                connections.spawn(async move {
+                    let _open = Held::new(&shared.metrics.connections_open, shared.name);
+                    serve(socket, place.crowded, &shared).await;
+                    drop(place);
+                });
+            }
+            // The client is gone already, accept(2).
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!(%error, wait = ?backoff, "cannot accept a client at the moment");
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(socket, addr)| Accepted::Tcp(socket, addr)),
+            Self::Unix(listener) => listener.accept().await.map(Accepted::Unix),
+        }
+    }
+}
+
+/// Serves one connection, whatever it is on.
+async fn serve(socket: Accepted, crowded: bool, shared: &Shared) {
+    match socket {
+        Accepted::Tcp(socket, addr) => {
+            if let Err(error) = tcp::prepare(&socket, shared.config.tcp_keepalive) {
+                // The client has gone meanwhile, or the system lacks an option, which is no reason not to serve.
+                debug!(client = %addr, %error, "cannot set the options of the client's socket");
+            }
+            let client = Client {
+                addr: Some(addr),
+                ..Client::default()
+            };
+            connection::serve(
+                socket,
+                Caller {
+                    client,
+                    user: None,
+                    crowded,
+                },
+                shared,
+            )
+            .await;
+        }
+        Accepted::Unix(socket) => {
+            let user = socket.peer_cred().map(|peer| peer.uid()).ok();
+            let client = Client::default();
+            connection::serve(socket, Caller { client, user, crowded }, shared).await;
+        }
+    }
+}
+
+/// Room for connections, and a little more for those that are to be told that there is none.
+struct Room {
+    regular: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+}
+
+/// A connection's place, free again when it is dropped.
+struct Place {
+    crowded: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    fn new(max: usize) -> Self {
+        Self {
+            regular: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+        }
+    }
+
+    /// Waits for a place of either kind.
+    async fn wait(&self) -> Place {
+        tokio::select! {
+            biased;
+            Ok(permit) = Arc::clone(&self.regular).acquire_owned() => Place { crowded: false, _permit: permit },
+            Ok(permit) = Arc::clone(&self.turned_away).acquire_owned() => Place { crowded: true, _permit: permit },
+            // The semaphores are never closed.
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Takes a regular place that became free while the connection was awaited.
+    fn improve(&self, place: Place) -> Place {
+        match Arc::clone(&self.regular).try_acquire_owned() {
+            Ok(permit) if place.crowded => Place {
+                crowded: false,
+                _permit: permit,
+            },
+            _ => place,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! An opener whose dials the test answers itself, and clients.
+
+#![allow(dead_code, reason = "every test program uses only a part of it")]
+
+pub(crate) mod pipe;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use frontend_connect::{Config, ConnectFrontend, Endpoint, Shutdown};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tunnel_core::{Duplex, OpenFailure, OpenRequest, Opened, Opener, Refusal, RefusalKind};
+
+/// Hands every dial to the test.
+#[derive(Debug)]
+pub(crate) struct ManualOpener(mpsc::Sender<Dial>);
+
+/// A dial that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    pub(crate) request: OpenRequest,
+    answer: oneshot::Sender<Result<Opened, OpenFailure>>,
+}
+
+impl ManualOpener {
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Dial>) {
+        let (tx, rx) = mpsc::channel(1024);
+        (Arc::new(Self(tx)), rx)
+    }
+}
+
+#[async_trait]
+impl Opener for ManualOpener {
+    async fn open(&self, request: OpenRequest) -> Result<Opened, OpenFailure> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Dial { request, answer }).await.unwrap();
+        answered.await.unwrap()
+    }
+}
+
+impl Dial {
+    /// Answers that the target was reached, and gives the target's end.
+    pub(crate) fn accept(self) -> Duplex {
+        let (near, far) = pipe::duplex();
+        self.answer
+            .send(Ok(Opened::new(near, "node-7".parse().unwrap())))
+            .unwrap();
+        far
+    }
+
+    /// Refuses in the name of an agent.
+    pub(crate) fn refuse(self, kind: RefusalKind, text: &str) {
+        let failure = OpenFailure {
+            refusal: Refusal::new(kind, text),
+            agent: Some("node-7".parse().unwrap()),
+        };
+        self.answer.send(Err(failure)).unwrap();
+    }
+
+    /// Resolves when nobody waits for the answer any more.
+    pub(crate) async fn given_up(mut self) {
+        self.answer.closed().await;
+    }
+}
+
+/// A frontend that runs.
+pub(crate) struct Running {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) dials: mpsc::Receiver<Dial>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) task: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) async fn start(endpoint: Endpoint, config: Config) -> Self {
+        let (opener, dials) = ManualOpener::new();
+        let frontend = ConnectFrontend::bind(endpoint, config).await.unwrap();
+        let endpoint = frontend.endpoint().clone();
+        let shutdown = Shutdown::default();
+        let task = tokio::spawn(frontend.serve(opener, shutdown.clone()));
+        Self {
+            endpoint,
+            dials,
+            shutdown,
+            task,
+        }
+    }
+
+    pub(crate) async fn tcp(config: Config) -> Self {
+        Self::start(Endpoint::Tcp("127.0.0.1:0".parse().unwrap()), config).await
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        match &self.endpoint {
+            Endpoint::Tcp(addr) => *addr,
+            other => panic!("{other}"),
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr()).await.unwrap()
+    }
+
+    pub(crate) async fn dial(&mut self) -> Dial {
+        soon(self.dials.recv()).await.unwrap()
+    }
+
+    /// A client whose tunnel stands, and the target's end.
+    pub(crate) async fn tunnel(&mut self) -> (TcpStream, Duplex) {
+        let mut client = self.connect().await;
+        client.write_all(REQUEST).await.unwrap();
+        let far = self.dial().await.accept();
+        read_200(&mut client).await;
+        (client, far)
+    }
+}
+
+pub(crate) fn config() -> Config {
+    Config::new("gw-1".parse().unwrap())
+}
+
+/// What kube-apiserver sends.
+pub(crate) const REQUEST: &[u8] = b"CONNECT 10.0.0.1:10250 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+
+/// Fails the test instead of letting it hang.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("it should have happened by now")
+}
+
+/// Reads exactly the 200.
+pub(crate) async fn read_200<S: AsyncRead + Unpin>(client: &mut S) {
+    let mut answer = vec![0; b"HTTP/1.1 200 Connection established\r\n\r\n".len()];
+    soon(client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(
+        String::from_utf8(answer).unwrap(),
+        "HTTP/1.1 200 Connection established\r\n\r\n"
+    );
+}
+
+/// Sends bytes and reads everything up to the end.
+pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(client: &mut S, bytes: &[u8]) -> String {
+    client.write_all(bytes).await.unwrap();
+    read_to_end(client).await
+}
+
+pub(crate) async fn read_to_end<S: AsyncRead + Unpin>(client: &mut S) -> String {
+    let mut answer = Vec::new();
+    soon(client.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// The status code of a response, after a check of its form.
+#[track_caller]
+pub(crate) fn status(response: &str) -> u16 {
+    let (head, body) = response.split_once("\r\n\r\n").expect(response);
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "))
+        .expect(response);
+    assert_eq!(length, body.len().to_string(), "{response}");
+    assert!(head.contains("\r\nConnection: close\r\n"), "{response}");
+    assert!(head.contains("\r\nProxy-Status: "), "{response}");
+    assert!(body.ends_with('\n') && body.lines().count() == 1, "{response}");
+    response
+        .strip_prefix("HTTP/1.1 ")
+        .expect(response)
+        .get(..3)
+        .expect(response)
+        .parse()
+        .expect(response)
+}
