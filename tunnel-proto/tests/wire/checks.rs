@@ -1,7 +1,34 @@
-//! What must hold for arbitrary bytes. The fuzz targets include this file, so it uses nothing but the crate.
+//! What must hold for arbitrary bytes. The package `fuzz` includes this file, so it uses the public interface alone.
 
 use bytes::Bytes;
 use tunnel_proto::{Frame, FrameDecoder, FrameError, FrameKind, Message, Target};
+
+/// The names of the fuzz targets.
+pub(crate) const TARGETS: &[&str] = &[
+    "target",
+    "claim",
+    "welcome",
+    "rejection",
+    "head",
+    "answer",
+    "drain",
+    "frames",
+];
+
+/// Runs what the fuzz target of this name runs.
+pub(crate) fn run(target: &str, data: &[u8]) {
+    match target {
+        "target" => self::target(data),
+        "claim" => body(FrameKind::Claim, data),
+        "welcome" => body(FrameKind::Welcome, data),
+        "rejection" => body(FrameKind::Rejection, data),
+        "head" => body(FrameKind::Head, data),
+        "answer" => body(FrameKind::Answer, data),
+        "drain" => body(FrameKind::Drain, data),
+        "frames" => frames(data),
+        _ => panic!("{target} is not one of {TARGETS:?}"),
+    }
+}
 
 /// A text that is a target is printed so that it reads as the same target, and within the limit.
 pub(crate) fn target(data: &[u8]) {
@@ -27,14 +54,29 @@ pub(crate) fn body(kind: FrameKind, data: &[u8]) {
 }
 
 /// Bytes give the same messages and the same end however they are split, and the decoder stays within its bound.
-/// The first byte says how they are split.
+/// The first four bytes say how they are split.
 pub(crate) fn frames(data: &[u8]) {
-    let Some((&seed, data)) = data.split_first() else {
+    let Some((lens, data)) = data.split_first_chunk::<4>() else {
         return;
     };
     let whole = decode([data]);
     whole.0.iter().for_each(round_trip);
-    assert_eq!(decode(data.chunks(usize::from(seed).max(1))), whole);
+    let lens = lens.map(|len| usize::from(len).max(1));
+    assert_eq!(decode(split(data, &lens)), whole);
+}
+
+/// The bytes in chunks of these lengths, which are used again and again.
+pub(crate) fn split<'a>(mut bytes: &'a [u8], lens: &[usize]) -> Vec<&'a [u8]> {
+    let mut chunks = Vec::new();
+    for len in lens.iter().cycle() {
+        if bytes.is_empty() {
+            break;
+        }
+        let (chunk, rest) = bytes.split_at(bytes.len().min(*len));
+        chunks.push(chunk);
+        bytes = rest;
+    }
+    chunks
 }
 
 /// The messages in these chunks, and how they end.

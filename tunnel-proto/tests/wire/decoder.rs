@@ -27,19 +27,6 @@ fn stream() -> impl Strategy<Value = (Vec<Message>, Vec<u8>)> {
     })
 }
 
-fn split<'a>(mut bytes: &'a [u8], lens: &[usize]) -> Vec<&'a [u8]> {
-    let mut chunks = Vec::new();
-    for len in lens.iter().cycle() {
-        if bytes.is_empty() {
-            break;
-        }
-        let (chunk, rest) = bytes.split_at(bytes.len().min(*len));
-        chunks.push(chunk);
-        bytes = rest;
-    }
-    chunks
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -48,7 +35,7 @@ proptest! {
         (messages, bytes) in stream(),
         lens in vec(1usize..2000, 1..10),
     ) {
-        let (found, end) = checks::decode(split(&bytes, &lens));
+        let (found, end) = checks::decode(checks::split(&bytes, &lens));
         prop_assert_eq!(found, messages);
         prop_assert_eq!(end, Ok(()));
     }
@@ -76,7 +63,7 @@ proptest! {
         lens in vec(1usize..2000, 1..10),
     ) {
         let bytes = [&head.encode()[..], &rest].concat();
-        let mut chunks = split(&bytes, &lens).into_iter();
+        let mut chunks = checks::split(&bytes, &lens).into_iter();
         let mut decoder = FrameDecoder::expecting(&[FrameKind::Head]);
         let message = loop {
             match decoder.next() {
@@ -100,15 +87,14 @@ proptest! {
     fn damaged_streams_are_read_or_refused(
         (_, mut bytes) in stream(),
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
-        seed in any::<u8>(),
+        lens in any::<[u8; 4]>(),
     ) {
         prop_assume!(!bytes.is_empty());
         for (place, byte) in damage {
             let len = bytes.len();
             bytes[place.index(len)] = byte;
         }
-        bytes.insert(0, seed);
-        checks::frames(&bytes);
+        checks::frames(&[&lens[..], &bytes].concat());
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod checks;
+mod corpora;
 mod decoder;
 mod document;
 mod golden;

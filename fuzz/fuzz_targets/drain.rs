@@ -1,0 +1,7 @@
+//! The body of a DRAIN.
+#![no_main]
+
+#[path = "../../tunnel-proto/tests/wire/checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("drain", data));

@@ -1,0 +1,7 @@
+//! A stream of frames, split in different ways.
+#![no_main]
+
+#[path = "../../tunnel-proto/tests/wire/checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("frames", data));

@@ -1,0 +1,7 @@
+//! Text from a peer or a client that should be a target.
+#![no_main]
+
+#[path = "../../tunnel-proto/tests/wire/checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("target", data));

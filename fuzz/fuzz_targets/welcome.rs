@@ -1,0 +1,7 @@
+//! The body of a WELCOME.
+#![no_main]
+
+#[path = "../../tunnel-proto/tests/wire/checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("welcome", data));
