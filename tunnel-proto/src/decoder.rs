@@ -72,8 +72,12 @@ impl FrameDecoder {
         self.expected = kinds;
     }
 
-    /// Gives the decoder the next bytes. Bytes from an earlier push that are still unread make this copy both.
+    /// Gives the decoder the next bytes. Bytes from an earlier push that are still unread make this copy both; after
+    /// an error the bytes are dropped.
     pub fn push(&mut self, chunk: Bytes) {
+        if matches!(self.state, State::Failed(_)) {
+            return;
+        }
         if self.input.is_empty() {
             self.input = chunk;
         } else {

@@ -194,7 +194,9 @@ fn an_error_is_final() {
     let mut decoder = FrameDecoder::expecting(&[FrameKind::Answer]);
     decoder.push(head());
     let error = decoder.next().unwrap_err();
+    assert_eq!(decoder.held(), 0);
     decoder.push(Answer::Accepted.encode());
+    assert_eq!(decoder.held(), 0);
     assert_eq!(decoder.next(), Err(error.clone()));
     assert_eq!(decoder.finish(), Err(error));
     assert!(!decoder.is_empty());

@@ -123,11 +123,19 @@ fn what_the_wire_cannot_carry_is_cut() {
     let mut head = StreamHead::new(Target::from_authority("a:1").unwrap());
     head.deadline = Some(Duration::from_micros(1999));
     head.client = Some("[::ffff:192.0.2.1]:9".parse().unwrap());
+    let (_, fields) = take_apart(&head.encode());
+    assert_eq!(fields[1], (2, vec![192, 0, 2, 1, 0, 9]));
     let Message::Head(read) = decoded(head) else {
         panic!("not a head")
     };
     assert_eq!(read.deadline, Some(Duration::from_millis(1)));
     assert_eq!(read.client, Some("192.0.2.1:9".parse().unwrap()));
+
+    // A sender that does not know better may send the mapped form.
+    let mapped = [&[0; 10][..], &[0xff, 0xff, 192, 0, 2, 1, 0, 9]].concat();
+    let (kind, mut fields) = take_apart(&read.encode());
+    fields[1].1 = mapped;
+    assert_eq!(put_together(kind, &fields).message(), Ok(Some(read.into())));
 
     let mut welcome = Welcome::new("s".parse().unwrap());
     welcome.server_count = 0;
