@@ -4,14 +4,12 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, Error, HandshakeKind, NamedGroup, PeerIncompatible, ProtocolVersion};
 use support::*;
 use time::{Duration, OffsetDateTime};
-use tunnel_tls::{ClientAuth, Pem, ServerTls, peer_identity, provider};
+use tunnel_tls::{ClientAuth, Pem, ServerTls, peer_identity};
 
 fn requiring(ca: &Ca, clients: &Ca) -> ServerTls {
     let pair = ca.server();
@@ -53,20 +51,6 @@ async fn the_most_wanted_common_protocol_is_negotiated() {
 
     let (server, _) = handshake(server, client.tcp_config(&[b"spdy"])).await;
     assert_eq!(tls_error(&server.unwrap_err()), Error::NoApplicationProtocol);
-}
-
-/// A client of the last generation: no TLS 1.3, no hybrid key exchange.
-fn old_client(ca: &Ca) -> Arc<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    for der in Pem::text(&ca.pem).certificates().unwrap() {
-        roots.add(der).unwrap();
-    }
-    let config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS12])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
 }
 
 #[tokio::test]

@@ -9,12 +9,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
 };
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use time::{Duration, OffsetDateTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
-use tunnel_tls::{ClientTls, Pem, ServerTls, Trust};
+use tunnel_tls::{ClientAuth, ClientTls, Pem, ServerTls, Trust, provider};
 
 /// A directory that only its owner can enter.
 #[cfg(unix)]
@@ -124,6 +124,20 @@ pub(crate) fn client_tls_with(ca: &Ca, pair: &Pair) -> ClientTls {
         .unwrap()
 }
 
+/// A client of the last generation: no TLS 1.3, no hybrid key exchange.
+pub(crate) fn old_client(ca: &Ca) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for der in Pem::text(&ca.pem).certificates().unwrap() {
+        roots.add(der).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
 pub(crate) type ServerStream = server::TlsStream<DuplexStream>;
 pub(crate) type ClientStream = client::TlsStream<DuplexStream>;
 
@@ -159,4 +173,58 @@ pub(crate) async fn connected(server: Arc<ServerConfig>, client: Arc<ClientConfi
 pub(crate) fn tls_error(error: &io::Error) -> rustls::Error {
     let inner = error.get_ref().expect("an error of the TLS library");
     inner.downcast_ref::<rustls::Error>().unwrap().clone()
+}
+
+/// The files of one end, as an operator has them.
+pub(crate) struct Files {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Files {
+    pub(crate) fn new(pair: &Pair, ca: &str) -> Self {
+        let files = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        files.put_pair(pair);
+        files.put("ca.crt", ca);
+        files
+    }
+
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file in place.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub(crate) fn put_pair(&self, pair: &Pair) {
+        self.put("tls.crt", &pair.chain);
+        self.put("tls.key", &pair.key);
+    }
+
+    pub(crate) fn server(&self, auth: impl FnOnce(Trust) -> ClientAuth) -> ServerTls {
+        ServerTls::builder(self.path("tls.crt"), self.path("tls.key"))
+            .client_auth(auth(Trust::ca(self.path("ca.crt"))))
+            .build()
+            .unwrap()
+    }
+
+    pub(crate) fn client(&self) -> ClientTls {
+        ClientTls::builder(Trust::ca(self.path("ca.crt")))
+            .certificate(self.path("tls.crt"), self.path("tls.key"))
+            .build()
+            .unwrap()
+    }
+}
+
+/// The certificate that the other end showed.
+pub(crate) fn shown(certificates: Option<&[CertificateDer<'static>]>) -> CertificateDer<'static> {
+    certificates.unwrap()[0].clone()
+}
+
+/// The first certificate of a pair.
+pub(crate) fn der(pair: &Pair) -> CertificateDer<'static> {
+    Pem::text(&pair.chain).certificates().unwrap().remove(0)
 }
