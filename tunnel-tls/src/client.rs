@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
 
+use crate::auto_reload::AutoReload;
 use crate::certificate::{Certificate, CertificateFacts, CertificateSource};
 use crate::error::TlsError;
 use crate::pem::Pem;
@@ -103,6 +104,16 @@ impl ClientTls {
     /// Either everything is replaced or, after an error, nothing. It reads files and so may block briefly.
     pub fn reload(&self) -> Result<Reload, TlsError> {
         self.shared.reload()
+    }
+
+    /// Reloads whenever a file changes, for as long as the returned guard lives.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with time.
+    #[must_use = "dropping it ends the watch"]
+    pub fn watch(&self) -> AutoReload {
+        AutoReload::start("client TLS", Arc::clone(&self.shared))
     }
 
     /// The files that [`ClientTls::reload`] reads.

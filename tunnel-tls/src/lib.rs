@@ -8,6 +8,7 @@
 //! Every configuration of the project is made here, with one cryptographic [`provider`] that prefers the
 //! post-quantum key exchange X25519MLKEM768.
 
+mod auto_reload;
 mod certificate;
 mod client;
 mod date;
@@ -21,7 +22,9 @@ mod reload;
 mod server;
 mod sessions;
 mod trust;
+mod watch;
 
+pub use auto_reload::{AutoReload, ReloadStatus};
 pub use certificate::CertificateFacts;
 pub use client::{ClientTls, ClientTlsBuilder};
 pub use date::Date;
@@ -33,3 +36,4 @@ pub use provider::{install_provider, provider};
 pub use reload::Reload;
 pub use server::{ClientAuth, ServerTls, ServerTlsBuilder};
 pub use trust::Trust;
+pub use watch::FileWatch;
