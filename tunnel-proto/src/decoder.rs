@@ -93,8 +93,13 @@ impl FrameDecoder {
     #[allow(clippy::should_implement_trait)] // `None` is not the end, and a caller must see each error
     pub fn next(&mut self) -> Result<Option<Message>, FrameError> {
         match self.advance() {
+            Ok(None) => {
+                // All of it was read; an empty slice would still keep the chunk's memory.
+                self.input = Bytes::new();
+                Ok(None)
+            }
             Err(error) if !matches!(self.state, State::Failed(_)) => {
-                self.input.clear();
+                self.input = Bytes::new();
                 self.partial = BytesMut::new();
                 self.state = State::Failed(error.clone());
                 Err(error)
@@ -143,7 +148,6 @@ impl FrameDecoder {
         let mut unread = &bytes[..end];
         let Some((kind, len)) = VarInt::decode(&mut unread).zip(VarInt::decode(&mut unread)) else {
             self.partial.extend_from_slice(&self.input);
-            self.input.clear();
             return Ok(None);
         };
         self.input.advance(end - unread.len() - held);

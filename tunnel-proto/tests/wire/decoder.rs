@@ -116,6 +116,17 @@ fn payload_behind_a_message_is_not_copied() {
 }
 
 #[test]
+fn a_chunk_that_was_read_is_let_go() {
+    for bytes in [&b"\x44"[..], b"\x04\x05abc", b"\x20\x05abc", b"\x06\x00"] {
+        let chunk = Bytes::copy_from_slice(bytes);
+        let mut decoder = FrameDecoder::new();
+        decoder.push(chunk.clone());
+        while decoder.next().unwrap().is_some() {}
+        assert!(chunk.is_unique(), "{bytes:?}");
+    }
+}
+
+#[test]
 fn unread_chunks_are_joined() {
     let head = head();
     let mut decoder = FrameDecoder::new();
