@@ -7,10 +7,14 @@
 //!
 //! It re-exports `tunnel-proto` as [`proto`] and its vocabulary at the root.
 
+pub mod admission;
 pub mod carrier;
 pub mod error;
 pub mod opener;
 pub mod policy;
+pub mod registry;
+pub mod route;
+pub mod server;
 pub mod stream;
 
 pub use tunnel_proto as proto;
@@ -19,10 +23,13 @@ pub use tunnel_proto::{
     RefusalKind, Rejection, Secret, ServerId, StreamCode, StreamHead, StreamLimits, Target, Text, Welcome,
 };
 
+pub use admission::{AuthError, Authenticator, NoToken, Require, TokenAuthenticator};
 pub use carrier::{
     Admission, Admitted, Arrival, Backpressure, Capabilities, Carrier, Confirmation, Connection, ConnectionStats,
     Inbound, Incoming, Listener, Openers, Peer, PeerRole,
 };
 pub use error::{AcceptError, ConnectionError, DialError, HandshakeError, Initiator, OpenError, RecvError, SendError};
 pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
+pub use policy::{Policy, PolicyConfig};
+pub use server::{AcceptConfig, InboundHandler, Server, ServerBuilder, ServerConfig, ServerMetrics};
 pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};

@@ -61,6 +61,18 @@ pub enum Selector {
     Labels(Labels),
 }
 
+impl From<AgentId> for Selector {
+    fn from(agent: AgentId) -> Self {
+        Self::Agent(agent)
+    }
+}
+
+impl From<Labels> for Selector {
+    fn from(labels: Labels) -> Self {
+        Self::Labels(labels)
+    }
+}
+
 /// A stream that was opened, and through whom.
 #[derive(Debug)]
 #[non_exhaustive]

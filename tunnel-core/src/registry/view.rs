@@ -1,0 +1,166 @@
+//! What the registry looked like at one moment.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tunnel_proto::{AgentId, Claim, Generation, Identity, Labels, Text};
+
+use super::live::{LiveConnection, Load};
+use crate::carrier::Peer;
+
+/// The sessions of a server at one moment. The set never changes; the figures of its connections are live.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Sorted by agent id, each once.
+    sessions: Vec<Arc<Session>>,
+}
+
+/// Everything that one life of an agent has at a server.
+#[derive(Debug)]
+pub struct Session {
+    agent: AgentId,
+    generation: Generation,
+    identity: Identity,
+    principal: Option<String>,
+    labels: Labels,
+    software: Text,
+    connections: Vec<Arc<LiveConnection>>,
+}
+
+impl View {
+    /// The sessions, sorted by agent id.
+    #[must_use]
+    pub fn sessions(&self) -> &[Arc<Session>] {
+        &self.sessions
+    }
+
+    /// The session of an agent.
+    #[must_use]
+    pub fn get(&self, agent: &AgentId) -> Option<&Arc<Session>> {
+        self.find(agent).ok().map(|at| &self.sessions[at])
+    }
+
+    /// The number of sessions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether no agent is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    fn find(&self, agent: &AgentId) -> Result<usize, usize> {
+        self.sessions.binary_search_by(|session| session.agent.cmp(agent))
+    }
+
+    /// This view with a session added or replaced.
+    pub(super) fn with(&self, session: Session) -> Self {
+        let mut sessions = self.sessions.clone();
+        match self.find(&session.agent) {
+            Ok(at) => sessions[at] = Arc::new(session),
+            Err(at) => sessions.insert(at, Arc::new(session)),
+        }
+        Self { sessions }
+    }
+
+    /// This view without an agent's session.
+    pub(super) fn without(&self, agent: &AgentId) -> Self {
+        let mut sessions = self.sessions.clone();
+        if let Ok(at) = self.find(agent) {
+            sessions.remove(at);
+        }
+        Self { sessions }
+    }
+}
+
+impl Session {
+    pub(super) fn new(peer: &Peer, claim: &Claim, first: &Arc<LiveConnection>) -> Self {
+        Self {
+            agent: claim.agent.clone(),
+            generation: claim.generation,
+            identity: peer.identity.clone(),
+            principal: peer.identity.principal(),
+            labels: claim.labels.clone(),
+            software: claim.software.clone(),
+            connections: vec![Arc::clone(first)],
+        }
+    }
+
+    pub(super) fn with(&self, live: &Arc<LiveConnection>) -> Self {
+        let mut connections = self.connections.clone();
+        connections.push(Arc::clone(live));
+        self.holding(connections)
+    }
+
+    /// This session less a connection; none if that was the last.
+    pub(super) fn without(&self, live: &LiveConnection) -> Option<Self> {
+        let mut connections = self.connections.clone();
+        connections.retain(|other| other.id() != live.id());
+        (!connections.is_empty()).then(|| self.holding(connections))
+    }
+
+    fn holding(&self, connections: Vec<Arc<LiveConnection>>) -> Self {
+        Self {
+            agent: self.agent.clone(),
+            generation: self.generation,
+            identity: self.identity.clone(),
+            principal: self.principal.clone(),
+            labels: self.labels.clone(),
+            software: self.software.clone(),
+            connections,
+        }
+    }
+
+    /// The agent's name.
+    #[must_use]
+    pub fn agent(&self) -> &AgentId {
+        &self.agent
+    }
+
+    /// Which life of the agent this is.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What the agent has proven to be.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The name of the identity that owns the session: [`Identity::principal`].
+    #[must_use]
+    pub fn principal(&self) -> Option<&str> {
+        self.principal.as_deref()
+    }
+
+    /// What the agent says of itself.
+    #[must_use]
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// The version of the agent's software.
+    #[must_use]
+    pub fn software(&self) -> &Text {
+        &self.software
+    }
+
+    /// The session's connections, oldest first; never empty.
+    #[must_use]
+    pub fn connections(&self) -> &[Arc<LiveConnection>] {
+        &self.connections
+    }
+
+    /// How fit the agent is to carry a stream: as its fittest connection, with the streams of all of them.
+    #[must_use]
+    pub fn load(&self, now: Instant) -> Option<Load> {
+        let loads = self.connections.iter().map(|live| live.load(now));
+        let streams = loads.clone().map(|load| load.streams).sum();
+        loads.min().map(|best| Load { streams, ..best })
+    }
+}

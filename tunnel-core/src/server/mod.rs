@@ -1,0 +1,232 @@
+//! The server: takes agents in and opens streams through them.
+
+mod accept;
+mod admission;
+mod builder;
+mod config;
+mod inbound;
+mod metrics;
+mod open;
+mod places;
+mod serve;
+mod streams;
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tracing::info;
+use tunnel_proto::{CloseCode, ServerId, StreamCode, StreamHead, Target};
+
+use self::{accept::AcceptFilter, open::OnBehalf, places::Places, streams::Streams};
+pub use self::{
+    builder::ServerBuilder,
+    config::{AcceptConfig, InvalidServerConfig, ServerConfig},
+    inbound::{InboundHandler, RefuseInbound},
+    metrics::ServerMetrics,
+};
+use crate::{
+    admission::Authenticator,
+    carrier::Listener,
+    opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector},
+    policy::Policy,
+    registry::{Registry, View},
+    route::Strategy,
+    stream::DuplexIo,
+};
+
+/// Takes agents in and opens streams through them. Clones are the same server.
+///
+/// It runs until [`shutdown`](Self::shutdown), or until its last clone is dropped, which ends everything at once.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+    _stop_with_last: Arc<DropGuard>,
+}
+
+/// What the server and its tasks share.
+struct Inner {
+    id: ServerId,
+    config: ServerConfig,
+    policy: ArcSwap<Policy>,
+    authenticator: Arc<dyn Authenticator>,
+    strategies: Vec<Arc<dyn Strategy>>,
+    inbound: Arc<dyn InboundHandler>,
+    filter: Option<AcceptFilter>,
+    registry: Registry,
+    /// For handshakes.
+    places: Arc<Places>,
+    /// For streams that wait for their answer.
+    dials: Semaphore,
+    streams: Streams,
+    metrics: ServerMetrics,
+    draining: watch::Sender<bool>,
+    /// Holds a token for everything that a drain waits for: open streams and pending dials.
+    running: TaskTracker,
+    /// Every task of the server.
+    tasks: TaskTracker,
+    /// Ends every task.
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Begins to put a server together.
+    #[must_use]
+    pub fn builder(id: ServerId) -> ServerBuilder {
+        ServerBuilder::new(id)
+    }
+
+    /// The server's name.
+    #[must_use]
+    pub fn id(&self) -> &ServerId {
+        &self.inner.id
+    }
+
+    /// Takes agents in from a listener, in a task of its own, and gives the address it listens on. Must be called in
+    /// a tokio runtime.
+    pub fn listen(&self, listener: Box<dyn Listener>) -> io::Result<SocketAddr> {
+        let addr = listener.local_addr()?;
+        info!(carrier = listener.name(), %addr, "listening for agents");
+        let inner = &self.inner;
+        inner.tasks.spawn(accept::run(Arc::clone(inner), listener));
+        Ok(addr)
+    }
+
+    /// Opens a stream to a target through an agent, for the program itself: no policy is asked. Use
+    /// [`Opener::open`] to act for a client.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the dial, on the agent's side, too.
+    pub async fn dial(&self, through: impl Into<Selector>, target: Target) -> Result<DuplexIo, OpenFailure> {
+        let request = OpenRequest {
+            client: Client::default(),
+            selector: through.into(),
+            head: StreamHead::new(target),
+        };
+        let opened = self.inner.open(request, OnBehalf::Program).await?;
+        Ok(opened.stream.into_io())
+    }
+
+    /// The agents that are connected at this moment.
+    #[must_use]
+    pub fn agents(&self) -> Arc<View> {
+        self.inner.registry.view()
+    }
+
+    /// What the server counts.
+    #[must_use]
+    pub fn metrics(&self) -> &ServerMetrics {
+        &self.inner.metrics
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.inner.policy.load_full()
+    }
+
+    /// Puts another policy in force, for what is open, too: streams that it does not allow are reset with
+    /// [`StreamCode::POLICY`], connections of agents whose identity may no longer claim their id are closed with
+    /// [`CloseCode::FORBIDDEN`].
+    pub fn set_policy(&self, policy: Arc<Policy>) {
+        let inner = &self.inner;
+        inner.policy.store(Arc::clone(&policy));
+        let streams = inner.streams.recheck(&policy);
+        let mut agents = 0;
+        for session in inner.registry.view().sessions() {
+            if policy.check_claim(session.identity(), session.agent()).is_err() {
+                agents += 1;
+                for live in session.connections() {
+                    live.close(CloseCode::FORBIDDEN, "the server's claim rules have changed");
+                }
+            }
+        }
+        info!(streams, agents, "policy changed; what it no longer allows was ended");
+    }
+
+    /// Lets nothing new start and everything open go on: agents are told to go elsewhere, new streams are refused
+    /// with [`DestinationUnavailable`](tunnel_proto::RefusalKind::DestinationUnavailable). It cannot be undone.
+    pub fn drain(&self) {
+        if self.inner.draining.send_replace(true) {
+            return;
+        }
+        let view = self.agents();
+        info!(agents = view.len(), "draining");
+        let connections = view.sessions().iter().flat_map(|session| session.connections());
+        connections.for_each(|live| live.connection().drain());
+    }
+
+    /// Whether the server is draining: it is not ready for clients.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.inner.is_draining()
+    }
+
+    /// Waits until the server is draining; cancel safe.
+    pub async fn draining(&self) {
+        // The sender is part of the server, so it cannot be gone.
+        let _ = self.inner.draining.subscribe().wait_for(|&draining| draining).await;
+    }
+
+    /// Drains, waits for the open streams, and ends everything that is left after `grace`: streams are reset with
+    /// [`StreamCode::SHUTDOWN`], connections closed with [`CloseCode::SHUTDOWN`]. When it returns, no task of the
+    /// server runs any more. Gives the number of streams that did not end in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the server goes on draining; call it again.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        let inner = &self.inner;
+        self.drain();
+        inner.running.close();
+        let finished = timeout(grace, inner.running.wait()).await.is_ok();
+        let cut = if finished {
+            0
+        } else {
+            inner.streams.reset_all(StreamCode::SHUTDOWN)
+        };
+        inner.stop.cancel();
+        inner.tasks.close();
+        inner.tasks.wait().await;
+        info!(cut, "the server has ended");
+        cut
+    }
+}
+
+impl Inner {
+    fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+}
+
+#[async_trait]
+impl Opener for Server {
+    async fn open(&self, request: OpenRequest) -> Result<Opened, OpenFailure> {
+        self.inner.open(request, OnBehalf::Client).await
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("id", &self.id)
+            .field("agents", &self.registry.view().len())
+            .field("draining", &self.is_draining())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,149 @@
+//! The life of one connection.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, time::timeout};
+use tracing::{info, warn};
+use tunnel_proto::{CloseCode, Rejection};
+
+use super::{
+    Inner,
+    metrics::{CarrierLabels, EndLabels, ReasonLabels},
+    streams::Tracked,
+};
+use crate::{
+    carrier::{Connection, Inbound},
+    error::{ConnectionError, Initiator},
+    registry::{Joined, LiveConnection},
+};
+
+/// How long a carrier may take to say that a connection has ended which this side closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Registers a connection, takes its agent's streams, and takes it out when it has ended.
+pub(super) async fn run(server: Arc<Inner>, connection: Arc<dyn Connection>) {
+    let peer = connection.peer();
+    let (carrier, remote) = (peer.carrier, peer.remote_addr);
+    let Some(claim) = peer.claim() else {
+        return connection.close(CloseCode::INTERNAL, "the handshake gave no claim");
+    };
+    let (agent, generation) = (&claim.agent, claim.generation);
+    let joined = match server.join(&connection) {
+        Ok(joined) => joined,
+        Err(rejection) => {
+            // Time has passed since the welcome, and somebody else was faster.
+            let reason = rejection.code.label();
+            let labels = ReasonLabels { carrier, reason };
+            server.metrics.handshake_failures.get_or_create(&labels).inc();
+            info!(carrier, %remote, %agent, %rejection, "connection closed after its handshake");
+            return connection.close(rejection.code, rejection.text.as_str());
+        }
+    };
+    let live = joined.live;
+    for old in joined.replaced {
+        old.close(CloseCode::REPLACED, &format!("generation {generation} has connected"));
+    }
+    info!(carrier, %remote, %agent, %generation, identity = %peer.identity, "agent connected");
+    let carrier_labels = CarrierLabels { carrier };
+    server.metrics.connections_made.get_or_create(&carrier_labels).inc();
+    server.metrics.connections.get_or_create(&carrier_labels).inc();
+
+    let cause = until_the_end(&server, &live).await;
+
+    server.registry.leave(agent, &live);
+    live.set_ended(cause.clone());
+    server.metrics.sessions.set(count(server.registry.view().len()));
+    server.metrics.connections.get_or_create(&carrier_labels).dec();
+    server
+        .metrics
+        .connections_ended
+        .get_or_create(&end_labels(carrier, &cause))
+        .inc();
+    let age = live.age();
+    info!(carrier, %remote, %agent, ?age, cause = &cause as &dyn Error, "agent disconnected");
+}
+
+impl Inner {
+    fn join(&self, connection: &Arc<dyn Connection>) -> Result<Joined, Rejection> {
+        let joined = self.registry.join(Arc::clone(connection))?;
+        // The policy or the state may have changed since the welcome; whoever changes it looks at the registry after.
+        let peer = connection.peer();
+        if let Some(claim) = peer.claim()
+            && let Err(rejection) = self.may_claim(&peer.identity, claim)
+        {
+            self.registry.leave(&claim.agent, &joined.live);
+            return Err(rejection);
+        }
+        if self.is_draining() {
+            connection.drain();
+        }
+        self.metrics.sessions.set(count(self.registry.view().len()));
+        Ok(joined)
+    }
+}
+
+/// Watches a connection and takes its agent's streams.
+async fn until_the_end(server: &Arc<Inner>, live: &Arc<LiveConnection>) -> ConnectionError {
+    let connection = live.connection();
+    let places = Arc::new(Semaphore::new(server.config.max_inbound_per_connection as usize));
+    let mut closed = connection.closed();
+    let mut draining = connection.draining();
+    let mut accepting = true;
+    loop {
+        let next_inbound = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            Some((place, connection.accept().await.ok()?))
+        };
+        tokio::select! {
+            biased;
+            cause = &mut closed => return cause,
+            () = server.stop.cancelled() => break,
+            () = &mut draining, if !live.is_draining() => live.set_draining(),
+            inbound = next_inbound, if accepting => match inbound {
+                Some((place, inbound)) => {
+                    let task = handle(Arc::clone(server), Arc::clone(live), inbound);
+                    server.tasks.spawn(async move {
+                        task.await;
+                        drop(place);
+                    });
+                }
+                None => accepting = false,
+            },
+        }
+    }
+    let reason = "the server is shutting down";
+    connection.close(CloseCode::SHUTDOWN, reason);
+    let closed = timeout(CLOSE_LIMIT, closed).await;
+    closed.unwrap_or_else(|_| {
+        warn!(carrier = live.carrier(), "the carrier did not end a closed connection");
+        ConnectionError::local(CloseCode::SHUTDOWN, reason)
+    })
+}
+
+/// Gives a stream that the agent has opened to the embedder.
+async fn handle(server: Arc<Inner>, live: Arc<LiveConnection>, inbound: Box<dyn Inbound>) {
+    let inbound = Tracked::inbound(&server, &live, inbound);
+    let peer = live.connection().peer();
+    tokio::select! {
+        () = server.stop.cancelled() => {}
+        () = server.inbound.handle(inbound, peer) => {}
+    }
+}
+
+fn end_labels(carrier: &'static str, cause: &ConnectionError) -> EndLabels {
+    let by = match cause.initiator() {
+        Initiator::Local => "server",
+        Initiator::Remote => "agent",
+        Initiator::Network => "network",
+    };
+    let reason = match cause {
+        ConnectionError::Closed { code, .. } => code.label(),
+        ConnectionError::TimedOut { .. } => "silent",
+        ConnectionError::Transport(_) => "transport",
+    };
+    EndLabels { carrier, by, reason }
+}
+
+fn count(len: usize) -> i64 {
+    i64::try_from(len).unwrap_or(i64::MAX)
+}
