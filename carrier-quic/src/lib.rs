@@ -1,1 +1,40 @@
-//! The QUIC carrier: one QUIC stream per tunnel stream
+//! The QUIC carrier: one QUIC stream for each tunnel stream (`docs/wire.md` §5).
+//!
+//! An agent dials with [`QuicCarrier`], a server listens with [`QuicListener`]; both take a [`QuicConfig`]. QUIC itself
+//! gives streams, flow control, keepalive, address validation, migration and encryption. What this crate adds:
+//!
+//! * claim and welcome on the first stream, before any other (`handshake`);
+//! * head and answer as the preamble of every stream, read beside one another so that a slow one delays nobody
+//!   (`opening`, `inbound`);
+//! * a sender that was dropped resets its stream; quinn would finish it (`stream`);
+//! * a stream limit that is exact, and a connection window that stalled streams cannot exhaust (`limit`, `pressure`);
+//! * drain (`control`).
+
+mod config;
+mod connection;
+mod control;
+mod dial;
+mod endpoint;
+mod error;
+mod handshake;
+mod inbound;
+mod limit;
+mod listener;
+mod opening;
+mod preamble;
+mod pressure;
+mod shared;
+mod socket;
+mod stream;
+mod tls_alert;
+
+pub use config::{Congestion, InvalidConfig, QuicConfig, QuicConfigBuilder};
+pub use dial::QuicCarrier;
+pub use endpoint::ClientEndpoint;
+pub use listener::QuicListener;
+
+/// The carrier's name, as on the command line and on metrics.
+pub const NAME: &str = "quic";
+
+/// The ALPN protocol (RFC 7301) that both ends insist on.
+pub const ALPN: &[u8] = b"tunnel/1";

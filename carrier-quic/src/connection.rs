@@ -1,0 +1,125 @@
+//! A connection that both ends have agreed on.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, mpsc};
+use tunnel_core::{
+    Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Peer, StreamHead,
+};
+
+use crate::{
+    config::QuicConfig,
+    control::{self, Control},
+    inbound::{QuicInbound, accept_streams},
+    opening, pressure,
+    shared::Shared,
+};
+
+/// A connection after its welcome.
+///
+/// Tasks of its own take the peer's streams and serve the control stream; they end with the connection, which ends
+/// at the latest when this handle is dropped.
+pub(crate) struct QuicConnection {
+    shared: Arc<Shared>,
+    peer: Peer,
+    inbounds: Mutex<mpsc::Receiver<QuicInbound>>,
+}
+
+impl QuicConnection {
+    pub(crate) fn start(
+        quic: quinn::Connection,
+        config: &Arc<QuicConfig>,
+        control: Control,
+        peer: Peer,
+    ) -> Arc<dyn Connection> {
+        let shared = Shared::new(quic, Arc::clone(config));
+        let inbounds = accept_streams(&shared);
+        control::serve(&shared, control);
+        if shared.readers.is_some() {
+            tokio::spawn(pressure::keep_room(Arc::clone(&shared)));
+        }
+        Arc::new(Self {
+            shared,
+            peer,
+            inbounds: Mutex::new(inbounds),
+        })
+    }
+}
+
+#[async_trait]
+impl Connection for QuicConnection {
+    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
+        opening::open(&self.shared, head).await
+    }
+
+    async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError> {
+        let next = async { self.inbounds.lock().await.recv().await };
+        tokio::select! {
+            biased;
+            error = self.shared.closed() => Err(error),
+            inbound = next => match inbound {
+                Some(inbound) => Ok(Box::new(inbound)),
+                None => Err(self.shared.closed().await),
+            },
+        }
+    }
+
+    async fn draining(&self) {
+        tokio::select! {
+            () = self.shared.drained_so_that(|draining| draining.any()) => {}
+            _ = self.shared.quic.closed() => {}
+        }
+    }
+
+    async fn closed(&self) -> ConnectionError {
+        self.shared.closed().await
+    }
+
+    fn close(&self, code: CloseCode, reason: &str) {
+        self.shared.close(code, reason);
+    }
+
+    fn drain(&self) {
+        self.shared.drain(|draining| draining.local = true);
+    }
+
+    fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NATIVE
+    }
+
+    /// `credit_outstanding` is none: quinn does not tell.
+    fn stats(&self) -> ConnectionStats {
+        let counters = &self.shared.counters;
+        let mut stats = ConnectionStats::default();
+        stats.bytes_sent = counters.bytes_sent.load(Ordering::Relaxed);
+        stats.bytes_received = counters.bytes_received.load(Ordering::Relaxed);
+        stats.streams_open = counters.open.load(Ordering::SeqCst);
+        stats.streams_opened = counters.opened.load(Ordering::Relaxed);
+        stats.streams_accepted = counters.accepted.load(Ordering::Relaxed);
+        stats.rtt = Some(self.shared.quic.rtt());
+        stats
+    }
+}
+
+impl Drop for QuicConnection {
+    fn drop(&mut self) {
+        self.shared.close(CloseCode::DONE, "");
+    }
+}
+
+impl fmt::Debug for QuicConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicConnection")
+            .field("peer", &self.peer)
+            .field("ended", &self.shared.ended())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,222 @@
+//! The agent's side: dialling a server.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use quinn::{ClientConfig, ConnectError, crypto::rustls::QuicClientConfig};
+use tokio::{
+    net::lookup_host,
+    time::{Instant, timeout_at},
+};
+use tunnel_core::{Carrier, Claim, CloseCode, Connection, DialError, Host, HostPort, Peer, PeerRole};
+use tunnel_tls::ClientTls;
+
+use crate::{
+    ALPN, ClientEndpoint, NAME,
+    config::QuicConfig,
+    connection::QuicConnection,
+    error::connection_error,
+    handshake::{self, Disagreement},
+    tls_alert::{Side, explain},
+};
+
+/// Dials one server over QUIC.
+#[derive(Debug)]
+pub struct QuicCarrier {
+    server: HostPort,
+    /// The name that the server's certificate must hold.
+    server_name: String,
+    client: ClientConfig,
+    config: Arc<QuicConfig>,
+    /// Made by the first dial, and again when its socket has failed.
+    endpoint: Mutex<Option<ClientEndpoint>>,
+}
+
+impl QuicCarrier {
+    /// A carrier with a socket of its own, which is bound by the first dial.
+    ///
+    /// Fails if the server's name cannot be verified or the TLS configuration lacks what QUIC needs.
+    pub fn new(server: HostPort, tls: &ClientTls, config: QuicConfig) -> Result<Self, DialError> {
+        let unusable = |problem: &str| DialError::Unusable(problem.to_owned());
+        let server_name = tls
+            .server_name(&server.host().to_string())
+            .map_err(|error| DialError::Unusable(error.to_string()))?;
+        let crypto = QuicClientConfig::try_from(tls.quic_config(&[ALPN]))
+            .map_err(|_| unusable("the TLS configuration lacks the cipher suite of QUIC's first packets"))?;
+        let mut client = ClientConfig::new(Arc::new(crypto));
+        client.transport_config(config.transport());
+        Ok(Self {
+            server,
+            server_name: server_name.to_str().into_owned(),
+            client,
+            config: Arc::new(config),
+            endpoint: Mutex::new(None),
+        })
+    }
+
+    /// Dials from this socket, which may serve other carriers as well.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: ClientEndpoint) -> Self {
+        self.endpoint = Mutex::new(Some(endpoint));
+        self
+    }
+
+    /// The addresses of the server, in the resolver's order.
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
+        let port = self.server.port();
+        let name = match self.server.host() {
+            Host::Ip(ip) => return Ok(vec![(*ip, port).into()]),
+            host => host.to_string(),
+        };
+        let failed = |source| DialError::Resolve {
+            host: name.clone(),
+            source,
+        };
+        let addrs: Vec<_> = lookup_host((name.as_str(), port)).await.map_err(failed)?.collect();
+        if addrs.is_empty() {
+            return Err(failed(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "the name has no address",
+            )));
+        }
+        Ok(addrs)
+    }
+
+    async fn dial_one(&self, addr: SocketAddr, claim: &Claim) -> Result<Arc<dyn Connection>, DialError> {
+        let remote = self.describe(addr);
+        let quic = self.connect(addr, &remote)?.await;
+        let quic = quic.map_err(|error| self.failure(error, &remote))?;
+        let identity = handshake::identity(&quic).map_err(|error| {
+            let explanation = error.to_string();
+            handshake::close(&quic, CloseCode::UNAUTHORIZED, &explanation.as_str().into());
+            DialError::Tls {
+                remote: remote.clone(),
+                explanation,
+                source: Arc::new(error),
+            }
+        })?;
+        let (welcome, control) =
+            handshake::introduce(&quic, claim)
+                .await
+                .map_err(|disagreement| match disagreement {
+                    Disagreement::Rejected(rejection) => DialError::Rejected {
+                        remote: remote.clone(),
+                        rejection,
+                    },
+                    Disagreement::Protocol(detail) => DialError::Protocol {
+                        remote: remote.clone(),
+                        detail,
+                    },
+                    // With TLS 1.3 a server looks at the client's certificate when the client is through already.
+                    Disagreement::Lost(error) => self.failure(error, &remote),
+                })?;
+        let peer = Peer {
+            carrier: NAME,
+            identity,
+            role: PeerRole::Server(Box::new(welcome)),
+            remote_addr: addr,
+        };
+        Ok(QuicConnection::start(quic, &self.config, control, peer))
+    }
+
+    fn connect(&self, addr: SocketAddr, remote: &str) -> Result<quinn::Connecting, DialError> {
+        let mut endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..2 {
+            let quic = match &*endpoint {
+                Some(endpoint) => endpoint.clone(),
+                None => {
+                    let bound = ClientEndpoint::bind(&self.config)
+                        .map_err(|error| DialError::Unusable(format!("cannot bind a UDP socket: {error}")))?;
+                    endpoint.insert(bound).clone()
+                }
+            };
+            match quic.quic.connect_with(self.client.clone(), addr, &self.server_name) {
+                Ok(connecting) => return Ok(connecting),
+                Err(ConnectError::EndpointStopping) => *endpoint = None,
+                Err(error) => return Err(unreachable(remote, error)),
+            }
+        }
+        Err(unreachable(remote, ConnectError::EndpointStopping))
+    }
+
+    fn failure(&self, error: quinn::ConnectionError, remote: &str) -> DialError {
+        let remote = remote.to_owned();
+        if let Some(explanation) = explain(&error, Side::Agent) {
+            return DialError::Tls {
+                remote,
+                explanation,
+                source: Arc::new(error),
+            };
+        }
+        match error {
+            quinn::ConnectionError::TimedOut => DialError::TimedOut { remote },
+            quinn::ConnectionError::VersionMismatch => DialError::Protocol {
+                remote,
+                detail: "it does not speak QUIC version 1".to_owned(),
+            },
+            quinn::ConnectionError::ConnectionClosed(close)
+                if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                unreachable(&remote, quinn::ConnectionError::ConnectionClosed(close))
+            }
+            error => DialError::Lost {
+                remote,
+                source: connection_error(error, None, self.config.keepalive.bound()),
+            },
+        }
+    }
+
+    /// The server as it was named and, if that was not an address, the address that is tried.
+    fn describe(&self, addr: SocketAddr) -> String {
+        match self.server.host() {
+            Host::Ip(_) => self.remote(),
+            _ => format!("{} ({addr})", self.remote()),
+        }
+    }
+}
+
+fn unreachable(remote: &str, error: impl std::error::Error + Send + Sync + 'static) -> DialError {
+    DialError::Unreachable {
+        remote: remote.to_owned(),
+        source: Arc::new(error),
+    }
+}
+
+#[async_trait]
+impl Carrier for QuicCarrier {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn remote(&self) -> String {
+        format!("{NAME}://{}", self.server)
+    }
+
+    /// Tries the server's addresses in order, each with an equal share of the time that is left. A server that has
+    /// spoken ends the search; otherwise the error that says most is given.
+    async fn dial(&self, claim: &Claim, deadline: Instant) -> Result<Arc<dyn Connection>, DialError> {
+        let timed_out = || DialError::TimedOut { remote: self.remote() };
+        let addrs = timeout_at(deadline, self.resolve()).await.map_err(|_| timed_out())??;
+        let mut failure = timed_out();
+        for (tried, addr) in addrs.iter().enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addrs.len() - tried).unwrap_or(u32::MAX);
+            let error = match timeout_at(Instant::now() + share, self.dial_one(*addr, claim)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error @ (DialError::Rejected { .. } | DialError::Unusable(_)))) => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => DialError::TimedOut {
+                    remote: self.describe(*addr),
+                },
+            };
+            tracing::debug!(%addr, %error, "cannot connect to this address");
+            if tried == 0 || matches!(failure, DialError::TimedOut { .. } | DialError::Unreachable { .. }) {
+                failure = error;
+            }
+        }
+        Err(failure)
+    }
+}

@@ -1,0 +1,41 @@
+//! The socket that an agent dials from.
+
+use std::{io, net::UdpSocket, sync::Arc};
+
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime};
+
+use crate::{config::QuicConfig, socket};
+
+/// A UDP socket that carriers dial from, with the task that serves it.
+///
+/// Any number of [`QuicCarrier`](crate::QuicCarrier)s and connections may share one; several make use of several
+/// cores, because one task serves each socket. Clones are handles of the same socket. It must be made inside a tokio
+/// runtime, and its connections last no longer than that runtime.
+#[derive(Clone, Debug)]
+pub struct ClientEndpoint {
+    pub(crate) quic: Endpoint,
+}
+
+impl ClientEndpoint {
+    /// Binds a socket to any port, for IPv4 and IPv6 where the system has both.
+    pub fn bind(config: &QuicConfig) -> io::Result<Self> {
+        Self::with_socket(socket::bind_any(config.socket_buffer)?)
+    }
+
+    /// Takes a socket that is bound.
+    pub fn with_socket(socket: UdpSocket) -> io::Result<Self> {
+        let quic = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+        Ok(Self { quic })
+    }
+
+    /// Takes anything that behaves like a UDP socket, for example a simulated one.
+    pub fn with_abstract_socket(config: EndpointConfig, socket: Arc<dyn AsyncUdpSocket>) -> io::Result<Self> {
+        let quic = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
+        Ok(Self { quic })
+    }
+
+    /// Waits until no connection is left, and their ends have been told to the peers.
+    pub async fn wait_idle(&self) {
+        self.quic.wait_idle().await;
+    }
+}

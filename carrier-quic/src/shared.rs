@@ -1,0 +1,164 @@
+//! What the parts of one connection share.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, Notify, OwnedSemaphorePermit, watch},
+};
+use tunnel_core::{CloseCode, ConnectionError, OpenError, Text};
+
+use crate::{
+    config::QuicConfig,
+    error::{connection_error, quic_close_code},
+    pressure::Readers,
+};
+
+/// What the parts of one connection share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) quic: quinn::Connection,
+    pub(crate) config: Arc<QuicConfig>,
+    pub(crate) counters: Counters,
+    /// The receiving halves, where stalled ones could exhaust the connection's window.
+    pub(crate) readers: Option<Readers>,
+    /// Whoever holds it is the next to open a stream.
+    pub(crate) turn: Mutex<()>,
+    /// To finish small writes of calls that may not wait.
+    pub(crate) runtime: Handle,
+    draining: watch::Sender<Draining>,
+    /// Notified when no stream is open any more.
+    idle: Notify,
+    local_close: OnceLock<(CloseCode, Text)>,
+}
+
+/// Who has begun to drain the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Draining {
+    pub(crate) local: bool,
+    pub(crate) remote: bool,
+}
+
+/// Figures of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) open: AtomicU64,
+    pub(crate) opened: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+}
+
+impl Draining {
+    pub(crate) fn any(self) -> bool {
+        self.local || self.remote
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(quic: quinn::Connection, config: Arc<QuicConfig>) -> Arc<Self> {
+        let (_, exhaustible) = config.receive_window();
+        Arc::new(Self {
+            quic,
+            config,
+            counters: Counters::default(),
+            readers: exhaustible.then(Readers::default),
+            turn: Mutex::new(()),
+            runtime: Handle::current(),
+            draining: watch::Sender::new(Draining::default()),
+            idle: Notify::new(),
+            local_close: OnceLock::new(),
+        })
+    }
+
+    /// quinn's error in the words of the seam.
+    pub(crate) fn error(&self, error: quinn::ConnectionError) -> ConnectionError {
+        connection_error(error, self.local_close.get(), self.silence())
+    }
+
+    /// How long the peer may be silent.
+    fn silence(&self) -> Duration {
+        self.config.keepalive.bound()
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<ConnectionError> {
+        self.quic.close_reason().map(|error| self.error(error))
+    }
+
+    pub(crate) async fn closed(&self) -> ConnectionError {
+        self.error(self.quic.closed().await)
+    }
+
+    /// Closes the connection unless it is over. quinn would let the last call win.
+    pub(crate) fn close(&self, code: CloseCode, reason: impl Into<Text>) {
+        let reason = reason.into();
+        if self.quic.close_reason().is_none() && self.local_close.set((code, reason.clone())).is_ok() {
+            tracing::debug!(remote = %self.quic.remote_address(), %code, %reason, "closing the connection");
+            self.quic.close(quic_close_code(code), reason.as_str().as_bytes());
+        }
+    }
+
+    pub(crate) fn drain(&self, change: impl FnOnce(&mut Draining)) {
+        self.draining.send_modify(change);
+    }
+
+    pub(crate) fn draining(&self) -> Draining {
+        *self.draining.borrow()
+    }
+
+    /// Waits until what is known of draining fulfils `condition`.
+    pub(crate) async fn drained_so_that(&self, condition: impl FnMut(&Draining) -> bool) {
+        // The sender is in `self`, so waiting cannot fail.
+        let _ = self.draining.subscribe().wait_for(condition).await;
+    }
+
+    /// Why no stream can be opened while the connection is draining.
+    pub(crate) fn draining_or_ended(&self) -> OpenError {
+        self.ended().map_or(OpenError::Draining, OpenError::Connection)
+    }
+
+    /// Counts a stream as open, until the ticket is dropped.
+    pub(crate) fn ticket(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Ticket {
+        // Sequentially consistent, so that whoever opens a stream and whoever closes a drained connection cannot
+        // both miss the other.
+        self.counters.open.fetch_add(1, Ordering::SeqCst);
+        Ticket {
+            shared: Arc::clone(self),
+            _permit: permit,
+        }
+    }
+
+    /// Waits until no stream is open.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.counters.open.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// A stream that counts as open while either of its halves has not ended.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    shared: Arc<Shared>,
+    /// The stream's place under the limit, if the peer has opened it.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.shared.counters.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shared.idle.notify_waiters();
+        }
+    }
+}

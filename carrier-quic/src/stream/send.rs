@@ -1,0 +1,263 @@
+//! The sending half.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, Bytes};
+use quinn::{StoppedError, VarInt, WriteError};
+use tunnel_core::{SendError, SendStream, StreamCode};
+
+use super::poll_once;
+use crate::{
+    error::{quic_stream_code, stream_code},
+    shared::{Shared, Ticket},
+};
+
+/// The most that one call queues. quinn keeps a chunk until all of it is acknowledged, and what one stream has queued
+/// leaves less of the send window to the others.
+const MAX_CHUNK: usize = 64 * 1024;
+
+/// What goes out ahead of streams that are past it: heads, answers, handshakes of what is tunnelled, small exchanges.
+const URGENT_BYTES: u64 = 16 * 1024;
+const URGENT: i32 = 1;
+const ORDINARY: i32 = 0;
+
+type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
+
+/// The sending half of a stream. Dropping it before a finish resets the stream; quinn by itself would finish it.
+pub(crate) struct SendHalf {
+    quic: quinn::SendStream,
+    shared: Arc<Shared>,
+    ticket: Option<Arc<Ticket>>,
+    state: State,
+    /// Waits for a stop; made when somebody asks.
+    stopped: Option<Stopped>,
+    /// Bytes queued so far, the preamble included.
+    queued: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Finished,
+    /// The peer has everything, so it can stop nothing any more.
+    Delivered,
+    Reset(StreamCode),
+    Stopped(StreamCode),
+}
+
+impl SendHalf {
+    pub(super) fn new(shared: Arc<Shared>, ticket: Arc<Ticket>, quic: quinn::SendStream) -> Self {
+        // It fails for streams that are over, which the first write tells.
+        let _ = quic.set_priority(URGENT);
+        Self {
+            quic,
+            shared,
+            ticket: Some(ticket),
+            state: State::Open,
+            stopped: None,
+            queued: 0,
+        }
+    }
+
+    /// Queues some of `data`, which is payload or preamble.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>> {
+        match self.state {
+            State::Open => {}
+            State::Finished | State::Delivered => return Poll::Ready(Err(SendError::Finished)),
+            State::Reset(code) => return Poll::Ready(Err(SendError::Reset(code))),
+            State::Stopped(code) => return Poll::Ready(Err(SendError::Stopped(code))),
+        }
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut chunk = [data.slice(..data.len().min(MAX_CHUNK))];
+        let written = ready!(poll_once(cx, self.quic.write_chunks(&mut chunk)));
+        Poll::Ready(match written {
+            Ok(written) => {
+                data.advance(written.bytes);
+                self.count(written.bytes as u64);
+                Ok(written.bytes)
+            }
+            Err(error) => Err(self.fail(error)),
+        })
+    }
+
+    /// Queues all of a preamble.
+    pub(crate) async fn write_all(&mut self, mut data: Bytes) -> Result<(), SendError> {
+        while !data.is_empty() {
+            std::future::poll_fn(|cx| self.poll_write(cx, &mut data)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a last message from a call that may not wait, and ends the half cleanly behind it. Almost always there
+    /// is room at once; if not, a task waits for it.
+    pub(crate) fn send_last(mut self, mut message: Bytes) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while !message.is_empty() {
+            match self.poll_write(&mut cx, &mut message) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return,
+                Poll::Pending => {
+                    let runtime = self.shared.runtime.clone();
+                    let patience = self.shared.config.preamble_timeout;
+                    runtime.spawn(async move {
+                        let sent = tokio::time::timeout(patience, self.write_all(message)).await;
+                        if matches!(sent, Ok(Ok(()))) {
+                            self.finish();
+                        }
+                    });
+                    return;
+                }
+            }
+        }
+        self.finish();
+    }
+
+    fn count(&mut self, bytes: u64) {
+        let before = self.queued;
+        self.queued += bytes;
+        if before <= URGENT_BYTES && self.queued > URGENT_BYTES {
+            let _ = self.quic.set_priority(ORDINARY);
+        }
+    }
+
+    fn fail(&mut self, error: WriteError) -> SendError {
+        match error {
+            WriteError::Stopped(code) => self.stopped_by_peer(stream_code(code)),
+            WriteError::ConnectionLost(error) => {
+                self.ticket = None;
+                SendError::Connection(self.shared.error(error))
+            }
+            // Neither can be: this type knows when the stream is over, and nothing is sent before the handshake.
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => SendError::Finished,
+        }
+    }
+
+    /// The peer wants no more: QUIC's answer is a reset (RFC 9000 §3.5).
+    fn stopped_by_peer(&mut self, code: StreamCode) -> SendError {
+        self.end(State::Stopped(code));
+        let _ = self.quic.reset(quic_stream_code(code));
+        SendError::Stopped(code)
+    }
+
+    fn finish(&mut self) {
+        // It fails only for streams that are over.
+        let _ = self.quic.finish();
+        self.end(State::Finished);
+    }
+
+    fn end(&mut self, state: State) {
+        self.state = state;
+        self.ticket = None;
+    }
+
+    /// Looks whether the peer has stopped the stream; `None` if not.
+    fn poll_stop_seen(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamCode, SendError>> {
+        let stopped = self.stopped.get_or_insert_with(|| Box::pin(self.quic.stopped()));
+        let outcome = ready!(stopped.as_mut().poll(cx));
+        self.stopped = None;
+        match outcome {
+            Ok(Some(code)) => {
+                let code = stream_code(code);
+                self.stopped_by_peer(code);
+                Poll::Ready(Ok(code))
+            }
+            Ok(None) => {
+                self.state = State::Delivered;
+                Poll::Pending
+            }
+            Err(StoppedError::ConnectionLost(error)) => {
+                self.ticket = None;
+                Poll::Ready(Err(SendError::Connection(self.shared.error(error))))
+            }
+            Err(StoppedError::ZeroRttRejected) => Poll::Ready(Err(SendError::Finished)),
+        }
+    }
+}
+
+impl SendStream for SendHalf {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>> {
+        let sent = ready!(self.poll_write(cx, data))?;
+        self.shared
+            .counters
+            .bytes_sent
+            .fetch_add(sent as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(sent))
+    }
+
+    /// quinn's own task sends what is queued.
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(match self.state {
+            State::Reset(code) => Err(SendError::Reset(code)),
+            State::Stopped(code) => Err(SendError::Stopped(code)),
+            State::Open | State::Finished | State::Delivered => match self.shared.ended() {
+                Some(error) if self.state == State::Open => Err(SendError::Connection(error)),
+                _ => Ok(()),
+            },
+        })
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(match self.state {
+            State::Finished | State::Delivered => Ok(()),
+            State::Reset(code) => Err(SendError::Reset(code)),
+            State::Stopped(code) => Err(SendError::Stopped(code)),
+            State::Open => {
+                if let Some(error) = self.shared.ended() {
+                    self.ticket = None;
+                    return Poll::Ready(Err(SendError::Connection(error)));
+                }
+                // quinn takes a finish of a stopped stream for a success.
+                let mut cx = Context::from_waker(Waker::noop());
+                if let Poll::Ready(Ok(Some(code))) = poll_once(&mut cx, self.quic.stopped()) {
+                    return Poll::Ready(Err(self.stopped_by_peer(stream_code(code))));
+                }
+                self.finish();
+                Ok(())
+            }
+        })
+    }
+
+    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamCode, SendError>> {
+        match self.state {
+            State::Open | State::Finished => self.poll_stop_seen(cx),
+            State::Delivered => Poll::Pending,
+            State::Reset(code) => Poll::Ready(Err(SendError::Reset(code))),
+            State::Stopped(code) => Poll::Ready(Ok(code)),
+        }
+    }
+
+    fn reset(&mut self, code: StreamCode) {
+        if matches!(self.state, State::Open | State::Finished) {
+            // It fails only for streams that are over.
+            let _ = self.quic.reset(quic_stream_code(code));
+            self.stopped = None;
+            self.end(State::Reset(code));
+        }
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if self.state == State::Open {
+            self.reset(StreamCode::CANCELLED);
+        }
+    }
+}
+
+impl fmt::Debug for SendHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendHalf")
+            .field("stream", &self.quic.id())
+            .field("state", &self.state)
+            .field("queued", &self.queued)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,234 @@
+//! A UDP network in virtual time: latency, bandwidth, loss, silence.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    fmt, io,
+    io::IoSliceMut,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use tokio::time::{Instant, Sleep};
+
+/// The largest UDP payload that the network carries.
+const MTU: usize = 1452;
+
+/// How a packet travels, the same way in both directions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    /// From end to end, one way.
+    pub(crate) latency: Duration,
+    /// Bytes per second and direction; none is without limit.
+    pub(crate) bandwidth: Option<u64>,
+    /// How many bytes wait for the bandwidth before more are dropped.
+    pub(crate) queue: u64,
+    /// Lost packets in a thousand.
+    pub(crate) loss: u32,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(1),
+            bandwidth: None,
+            queue: 1 << 20,
+            loss: 0,
+        }
+    }
+}
+
+/// The network. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Net(Arc<Mutex<State>>);
+
+struct State {
+    link: Link,
+    silent: bool,
+    random: fastrand::Rng,
+    inboxes: HashMap<SocketAddr, Inbox>,
+    /// When the line out of an address is free again.
+    busy_until: HashMap<SocketAddr, Instant>,
+    sent: u64,
+}
+
+#[derive(Default)]
+struct Inbox {
+    packets: BinaryHeap<Reverse<Packet>>,
+    reader: Option<Waker>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Packet {
+    due: Instant,
+    /// Keeps packets of the same time in order.
+    number: u64,
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+impl Net {
+    pub(crate) fn new(link: Link, seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            link,
+            silent: false,
+            random: fastrand::Rng::with_seed(seed),
+            inboxes: HashMap::new(),
+            busy_until: HashMap::new(),
+            sent: 0,
+        })))
+    }
+
+    /// A socket with this address.
+    pub(crate) fn socket(&self, addr: SocketAddr) -> Arc<Socket> {
+        self.0.lock().unwrap().inboxes.insert(addr, Inbox::default());
+        Arc::new(Socket {
+            net: self.clone(),
+            addr,
+            alarm: Mutex::new(Box::pin(tokio::time::sleep(Duration::ZERO))),
+        })
+    }
+
+    /// Loses every packet from now on, or no longer.
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.0.lock().unwrap().silent = silent;
+    }
+
+    pub(crate) fn set_link(&self, link: Link) {
+        self.0.lock().unwrap().link = link;
+    }
+
+    /// How many packets have been sent, lost ones included.
+    pub(crate) fn sent(&self) -> u64 {
+        self.0.lock().unwrap().sent
+    }
+}
+
+impl State {
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.sent += 1;
+        let lost = self.silent || bytes.len() > MTU || self.random.u32(0..1000) < self.link.loss;
+        if lost {
+            return;
+        }
+        let now = Instant::now();
+        let mut leaves = now;
+        if let Some(bandwidth) = self.link.bandwidth {
+            let free = self.busy_until.get(&from).copied().unwrap_or(now).max(now);
+            let time_for = |bytes: u64| Duration::from_nanos(bytes * 1_000_000_000 / bandwidth);
+            if free - now > time_for(self.link.queue) {
+                return;
+            }
+            leaves = free + time_for(bytes.len() as u64);
+            self.busy_until.insert(from, leaves);
+        }
+        let number = self.sent;
+        let due = leaves + self.link.latency;
+        if let Some(inbox) = self.inboxes.get_mut(&to) {
+            inbox.packets.push(Reverse(Packet {
+                due,
+                number,
+                from,
+                bytes: bytes.to_vec(),
+            }));
+            if let Some(reader) = inbox.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+}
+
+/// A socket of a [`Net`].
+pub(crate) struct Socket {
+    net: Net,
+    addr: SocketAddr,
+    alarm: Mutex<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    /// Sends bytes that are not QUIC.
+    pub(crate) fn send_raw(&self, to: SocketAddr, bytes: &[u8]) {
+        self.net.0.lock().unwrap().send(self.addr, to, bytes);
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.send_raw(transmit.destination, transmit.contents);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut alarm = self.alarm.lock().unwrap();
+        loop {
+            let mut state = self.net.0.lock().unwrap();
+            let inbox = state.inboxes.get_mut(&self.addr).expect("the socket has an inbox");
+            let now = Instant::now();
+            let mut received = 0;
+            while received < bufs.len().min(meta.len())
+                && inbox.packets.peek().is_some_and(|Reverse(packet)| packet.due <= now)
+            {
+                let Reverse(packet) = inbox.packets.pop().expect("just seen");
+                let len = packet.bytes.len();
+                bufs[received][..len].copy_from_slice(&packet.bytes);
+                meta[received] = RecvMeta::default();
+                meta[received].addr = packet.from;
+                meta[received].len = len;
+                meta[received].stride = len;
+                received += 1;
+            }
+            if received > 0 {
+                return Poll::Ready(Ok(received));
+            }
+            inbox.reader = Some(cx.waker().clone());
+            let Some(Reverse(next)) = inbox.packets.peek() else {
+                return Poll::Pending;
+            };
+            let due = next.due;
+            drop(state);
+            alarm.as_mut().reset(due);
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Socket").field(&self.addr).finish()
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
