@@ -1,6 +1,6 @@
 //! What the two ends of a handshake agree on and what they refuse.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Material is replaced for new handshakes, and only by material that is good.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod support;
 

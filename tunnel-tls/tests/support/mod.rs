@@ -171,7 +171,7 @@ pub(crate) async fn connected(server: Arc<ServerConfig>, client: Arc<ClientConfi
 
 /// The rustls error inside an I/O error.
 pub(crate) fn tls_error(error: &io::Error) -> rustls::Error {
-    let inner = error.get_ref().expect("an error of the TLS library");
+    let inner = error.get_ref().unwrap();
     inner.downcast_ref::<rustls::Error>().unwrap().clone()
 }
 
