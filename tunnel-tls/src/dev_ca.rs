@@ -1,6 +1,7 @@
 //! A certificate authority for development, in one private directory.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,8 @@ const BACKDATE: i64 = 60 * 60;
 /// Its directory has mode 0700 and holds `ca.crt`, which peers are given to trust, and `ca.key` with mode 0600.
 /// Keys are ECDSA P-256, which every TLS library verifies. The CA certificate is valid for a year; when less
 /// than a third of that is left, loading renews it with the same name and key, so that peers with the old
-/// `ca.crt` and certificates that it signed go on working. Several processes may share a directory.
+/// `ca.crt` and certificates that it signed go on working. Several processes may share a directory: they take
+/// turns by a lock on `.lock` in it.
 pub struct DevCa {
     dir: PathBuf,
     key: KeyPair,
@@ -162,6 +164,7 @@ impl DevCa {
         let dir = dir.into();
         private_file::create_dir(&dir).map_err(io_error("create", &dir))?;
         refuse_too_open(&dir, 0o700)?;
+        let _turn = lock(&dir)?;
         let key = load_or_create_key(&dir)?;
         let (certificate, not_after) = load_or_renew_certificate(&dir, &key)?;
         Ok(Self {
@@ -222,6 +225,7 @@ impl DevCa {
             chain: self.dir.join(format!("{stem}.crt")),
             key: self.dir.join(format!("{stem}.key")),
         };
+        let _turn = lock(&self.dir)?;
         if self.is_good(&files, names, purpose) {
             return Ok(files);
         }
@@ -301,10 +305,8 @@ impl fmt::Display for CertName {
 fn load_or_create_key(dir: &Path) -> Result<KeyPair, DevCaError> {
     let path = dir.join("ca.key");
     if !path.try_exists().map_err(io_error("read", &path))? {
-        let text = generate_key()?.serialize_pem();
-        private_file::create_once(&path, &text, Readers::Owner).map_err(io_error("write", &path))?;
+        write(&path, &generate_key()?.serialize_pem(), Readers::Owner)?;
     }
-    // Read it back in every case: another process may have been first.
     refuse_too_open(&path, 0o600)?;
     let key = Pem::file(&path).private_key().map_err(damaged(dir))?;
     KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(damaged(dir))
@@ -435,6 +437,10 @@ fn generate_key() -> Result<KeyPair, DevCaError> {
 
 fn moment(unix: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+fn lock(dir: &Path) -> Result<File, DevCaError> {
+    private_file::lock(dir).map_err(io_error("lock", dir))
 }
 
 fn write(path: &Path, text: &str, readers: Readers) -> Result<(), DevCaError> {

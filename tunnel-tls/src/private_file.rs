@@ -47,15 +47,16 @@ pub(crate) fn replace(path: &Path, text: &str, readers: Readers) -> io::Result<(
     fs::rename(&draft.0, path)
 }
 
-/// Creates a file in one step. Returns whether it was created: of several processes one succeeds, and the
-/// others find its file complete.
-pub(crate) fn create_once(path: &Path, text: &str, readers: Readers) -> io::Result<bool> {
-    let draft = Draft::write(path, text, readers)?;
-    match fs::hard_link(&draft.0, path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Waits for the lock of a directory, which is held until the returned file is dropped. Processes that share
+/// the directory take turns; one that dies gives the lock back.
+pub(crate) fn lock(dir: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(dir.join(".lock"))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// A complete file under a temporary name, which is removed when dropped.
