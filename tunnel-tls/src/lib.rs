@@ -7,6 +7,29 @@
 //!
 //! Every configuration of the project is made here, with one cryptographic [`provider`] that prefers the
 //! post-quantum key exchange X25519MLKEM768.
+//!
+//! ```
+//! use tunnel_tls::{ClientAuth, ClientTls, DevCa, Purpose, ServerTls, Trust};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let home = tempfile::tempdir()?;
+//! # let dir = home.path().join("ca");
+//! let ca = DevCa::create_or_load(&dir)?;
+//! let files = ca.ensure("server", &["localhost".parse()?, "127.0.0.1".parse()?], Purpose::Server)?;
+//! let server = ServerTls::builder(files.chain, files.key)
+//!     .client_auth(ClientAuth::Required(Trust::ca(ca.certificate_file())))
+//!     .build()?;
+//!
+//! let files = ca.ensure("agent", &["node-7".parse()?], Purpose::Client)?;
+//! let client = ClientTls::builder(Trust::ca(ca.certificate_file()))
+//!     .certificate(files.chain, files.key)
+//!     .build()?;
+//!
+//! let for_quinn = (server.quic_config(&[b"tunnel/1"]), client.quic_config(&[b"tunnel/1"]));
+//! let for_tokio_rustls = (server.tcp_config(&[b"h2"]), client.tcp_config(&[b"h2"]));
+//! # Ok(())
+//! # }
+//! ```
 
 mod auto_reload;
 mod certificate;

@@ -29,7 +29,7 @@ const IMPATIENCE: Duration = Duration::from_secs(2);
 /// by the swap of a link above them, as Kubernetes does with mounted secrets and config maps.
 ///
 /// The directories of the files are watched, and every 60 seconds the files are read in any case. Files may
-/// be missing; they appear as a change.
+/// be missing; they appear as a change. Only the first 16 MiB of a file count.
 #[derive(Debug)]
 pub struct FileWatch {
     files: Arc<[PathBuf]>,
@@ -45,6 +45,9 @@ pub struct FileWatch {
 
 /// The digest of every file, or nothing for one that cannot be read.
 type Contents = Vec<Option<[u8; 32]>>;
+
+/// What follows is not looked at, so that a file without end does not stop the watch.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 impl FileWatch {
     /// Starts watching, from what the files hold now. It reads them and so may block briefly.
@@ -174,7 +177,7 @@ fn read_all(files: &[PathBuf]) -> Contents {
 }
 
 fn digest_of(file: &Path) -> io::Result<[u8; 32]> {
-    let mut file = File::open(file)?;
+    let mut file = File::open(file)?.take(MAX_BYTES);
     let mut context = digest::Context::new(&digest::SHA256);
     let mut buffer = [0; 8192];
     loop {
