@@ -1,1 +1,6 @@
-//! The memory carrier and the conformance laws that every carrier must pass
+//! The memory carrier and the conformance laws that every carrier must pass.
+//!
+//! [`memory`] is the reference implementation of the carrier seam: small enough to read, and held to the same laws as
+//! the carriers that use a network. It belongs in tests and examples.
+
+pub mod memory;
