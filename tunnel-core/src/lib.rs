@@ -13,6 +13,7 @@ pub mod error;
 pub mod opener;
 pub mod policy;
 pub mod registry;
+pub mod relay;
 pub mod route;
 pub mod server;
 pub mod stream;
@@ -31,5 +32,6 @@ pub use carrier::{
 pub use error::{AcceptError, ConnectionError, DialError, HandshakeError, Initiator, OpenError, RecvError, SendError};
 pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
 pub use policy::{Policy, PolicyConfig};
+pub use relay::{Counters, End, Meter, Party, Relay, RelayOptions, RelayReport, Socket, relay};
 pub use server::{AcceptConfig, InboundHandler, Server, ServerBuilder, ServerConfig, ServerMetrics};
 pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};

@@ -5,6 +5,8 @@
 //! clean end, a stop, and both with a code. Where only bytes matter, [`Duplex::into_io`] adapts.
 
 mod io;
+#[cfg(test)]
+pub(crate) mod pair;
 
 use std::{
     fmt,

@@ -1,0 +1,81 @@
+//! The buffer for reading from a socket.
+
+use std::{
+    io,
+    pin::pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use super::Socket;
+
+/// The smallest buffer, and the first: most streams carry a request and an answer.
+pub(super) const SMALL: usize = 1024;
+/// The largest buffer before [`GROW_TO_LARGE`]: a full TLS record or HTTP/2 frame.
+pub(super) const MEDIUM: usize = 16 * 1024;
+/// The largest buffer: beyond it, larger reads gain nothing measurable.
+pub(super) const LARGE: usize = 256 * 1024;
+/// A stream that has read this much is a bulk transfer, worth a large buffer.
+const GROW_TO_LARGE: u64 = 10 * 1024 * 1024;
+
+/// Reads from a socket into buffers that fit the traffic, and gives the bytes away without copying them.
+///
+/// A buffer is twice the size of what the burst has brought so far, or of what the last one brought, between [`SMALL`]
+/// and a limit that rises with the bytes read. So bulk reaches large buffers in a few reads, and a small message does
+/// not pin a large buffer while the carrier waits for its acknowledgement. While the socket has nothing to read there
+/// is no buffer at all.
+#[derive(Debug, Default)]
+pub(super) struct ReadBuffer {
+    free: BytesMut,
+    /// Bytes read in all.
+    read: u64,
+    /// Bytes read since the socket last had nothing.
+    burst: usize,
+    /// What the burst before brought.
+    last_burst: usize,
+}
+
+impl ReadBuffer {
+    /// Reads once; `None` at the socket's end.
+    pub(super) fn poll_read<S: Socket>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+    ) -> Poll<io::Result<Option<Bytes>>> {
+        let read = self.poll_fill(cx, socket);
+        if read.is_pending() {
+            self.free = BytesMut::new();
+            if self.burst > 0 {
+                self.last_burst = std::mem::take(&mut self.burst);
+            }
+        }
+        let read = ready!(read)?;
+        self.read = self.read.saturating_add(read as u64);
+        self.burst = self.burst.saturating_add(read);
+        Poll::Ready(Ok((read > 0).then(|| self.free.split().freeze())))
+    }
+
+    fn poll_fill<S: Socket>(&mut self, cx: &mut Context<'_>, socket: &mut S) -> Poll<io::Result<usize>> {
+        // A nearly used up block would only make the next read short.
+        if self.free.capacity() < SMALL / 2 {
+            ready!(socket.poll_read_ready(cx))?;
+            self.free = BytesMut::with_capacity(self.next_size());
+        }
+        pin!(socket.read_buf(&mut self.free)).poll(cx)
+    }
+
+    /// The size of the next buffer.
+    fn next_size(&self) -> usize {
+        let limit = if self.read < GROW_TO_LARGE { MEDIUM } else { LARGE };
+        let burst = self.burst.max(self.last_burst).min(limit);
+        (2 * burst).next_power_of_two().clamp(SMALL, limit)
+    }
+
+    /// Bytes held for reading into.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.free.capacity()
+    }
+}

@@ -1,0 +1,89 @@
+//! What an idle relay holds, and how buffers follow the traffic.
+
+use std::{future::poll_fn, task::Waker};
+
+use tokio::net::TcpStream;
+
+use super::{
+    buffer::{LARGE, MEDIUM, ReadBuffer, SMALL},
+    *,
+};
+
+#[test]
+fn the_future_is_small() {
+    let size = size_of::<Relay<TcpStream>>();
+    assert!((300..=448).contains(&size), "{size} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_relay_holds_no_buffers() {
+    let (mut socket, near) = duplex(1 << 20);
+    let (stream, mut peer) = pair(1 << 20);
+    let mut relay = relay(near, Bytes::new(), stream, RelayOptions::default());
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        socket.write_all(&pattern(200_000)).await.unwrap();
+        peer.tx.send_all(pattern(200_000).into()).await.unwrap();
+        let mut left = 200_000;
+        while left > 0 {
+            assert!(Pin::new(&mut relay).poll(&mut cx).is_pending());
+            if let Poll::Ready(bytes) = poll_once(&mut peer, 200_000).await {
+                left -= bytes;
+            }
+            // A new budget for the task.
+            tokio::task::yield_now().await;
+        }
+        drain(&mut socket, 200_000).await;
+    }
+    assert!(relay.sent > 10 << 20);
+    assert!(Pin::new(&mut relay).poll(&mut cx).is_pending());
+    assert_eq!((relay.sending.buffer.held(), relay.receiving.held()), (0, 0));
+}
+
+async fn poll_once(peer: &mut Duplex, max: usize) -> Poll<usize> {
+    poll_fn(|cx| {
+        let recv = peer.rx.poll_recv(cx, max);
+        Poll::Ready(recv.map(|bytes| bytes.unwrap().unwrap().len()))
+    })
+    .await
+}
+
+async fn drain(socket: &mut DuplexStream, len: usize) {
+    let mut all = vec![0; len];
+    tokio::io::AsyncReadExt::read_exact(socket, &mut all).await.unwrap();
+}
+
+/// Reads what the socket has, and gives the size of each read.
+async fn burst(buffer: &mut ReadBuffer, near: &mut DuplexStream, socket: &mut DuplexStream, len: usize) -> Vec<usize> {
+    socket.write_all(&vec![0; len]).await.unwrap();
+    let mut sizes = Vec::new();
+    let reads = poll_fn(|cx| {
+        while let Poll::Ready(read) = buffer.poll_read(cx, near) {
+            sizes.push(read.unwrap().unwrap().len());
+        }
+        Poll::Ready(())
+    });
+    tokio::task::unconstrained(reads).await;
+    sizes
+}
+
+#[tokio::test(start_paused = true)]
+async fn buffers_grow_with_the_traffic_and_shrink_with_it() {
+    let (mut socket, mut near) = duplex(64 << 20);
+    let mut buffer = ReadBuffer::default();
+
+    // A stream begins small and doubles within its first burst, up to the first limit.
+    let sizes = burst(&mut buffer, &mut near, &mut socket, 1 << 20).await;
+    assert_eq!(sizes[..4], [SMALL, 2 * SMALL, 8 * SMALL, MEDIUM]);
+    assert_eq!(sizes.iter().max(), Some(&MEDIUM));
+
+    // Bulk earns the second limit.
+    let sizes = burst(&mut buffer, &mut near, &mut socket, 16 << 20).await;
+    assert_eq!(sizes.iter().max(), Some(&LARGE));
+
+    // Small messages are then read into small buffers again.
+    burst(&mut buffer, &mut near, &mut socket, 10).await;
+    socket.write_all(&[0; 10]).await.unwrap();
+    poll_fn(|cx| buffer.poll_read(cx, &mut near)).await.unwrap();
+    assert!(buffer.held() <= SMALL, "{}", buffer.held());
+}
