@@ -43,6 +43,9 @@ use crate::{
     stream::DuplexIo,
 };
 
+/// What agents are told when their connection is closed.
+const SHUTTING_DOWN: &str = "the server is shutting down";
+
 /// Takes agents in and opens streams through them. Clones are the same server.
 ///
 /// It runs until [`shutdown`](Self::shutdown), or until its last clone is dropped, which ends everything at once.
@@ -177,8 +180,8 @@ impl Server {
         let _ = self.inner.draining.subscribe().wait_for(|&draining| draining).await;
     }
 
-    /// Drains, waits for the open streams, and ends everything that is left after `grace`: streams are reset with
-    /// [`StreamCode::SHUTDOWN`], connections closed with [`CloseCode::SHUTDOWN`]. When it returns, no task of the
+    /// Drains, waits for the open streams, and ends everything that is left after `grace`: connections are closed with
+    /// [`CloseCode::SHUTDOWN`], and streams are reset with [`StreamCode::SHUTDOWN`]. When it returns, no task of the
     /// server runs any more. Gives the number of streams that did not end in time.
     ///
     /// # Cancel safety
@@ -189,11 +192,14 @@ impl Server {
         self.drain();
         inner.running.close();
         let finished = timeout(grace, inner.running.wait()).await.is_ok();
-        let cut = if finished {
-            0
-        } else {
-            inner.streams.reset_all(StreamCode::SHUTDOWN)
-        };
+        let mut cut = 0;
+        if !finished {
+            // Closed before their streams are reset, lest they count as drained.
+            let view = self.agents();
+            let connections = view.sessions().iter().flat_map(|session| session.connections());
+            connections.for_each(|live| live.close(CloseCode::SHUTDOWN, SHUTTING_DOWN));
+            cut = inner.streams.reset_all(StreamCode::SHUTDOWN);
+        }
         inner.stop.cancel();
         inner.tasks.close();
         inner.tasks.wait().await;

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use tunnel_proto::{CloseCode, Rejection};
 
 use super::{
-    Inner,
+    Inner, SHUTTING_DOWN,
     metrics::{CarrierLabels, EndLabels, ReasonLabels},
     streams::Tracked,
 };
@@ -111,12 +111,11 @@ async fn until_the_end(server: &Arc<Inner>, live: &Arc<LiveConnection>) -> Conne
             },
         }
     }
-    let reason = "the server is shutting down";
-    connection.close(CloseCode::SHUTDOWN, reason);
+    connection.close(CloseCode::SHUTDOWN, SHUTTING_DOWN);
     let closed = timeout(CLOSE_LIMIT, closed).await;
     closed.unwrap_or_else(|_| {
         warn!(carrier = live.carrier(), "the carrier did not end a closed connection");
-        ConnectionError::local(CloseCode::SHUTDOWN, reason)
+        ConnectionError::local(CloseCode::SHUTDOWN, SHUTTING_DOWN)
     })
 }
 
