@@ -1,0 +1,311 @@
+//! Through which agent a stream goes, and what happens when that fails.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tunnel_core::{CloseCode, Labels, Opener, RefusalKind, Selector};
+
+use crate::support::{Behaviour, World, claim, common_name, kind, request, round_trip, settle, soon};
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    let mut labels = Labels::default();
+    for (name, value) in pairs {
+        assert!(labels.insert(name, value));
+    }
+    labels
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_agent_the_answer_comes_at_once() {
+    let world = World::new();
+    let before = Instant::now();
+    let failure = world.open().await.unwrap_err();
+    assert_eq!(failure.refusal.kind, RefusalKind::DestinationUnavailable);
+    assert_eq!(failure.refusal.text.as_str(), "no agent is connected to this server");
+    assert_eq!(failure.agent, None);
+
+    let mut named = request();
+    named.selector = Selector::Agent("node-7".parse().unwrap());
+    let failure = world.server.open(named).await.unwrap_err();
+    assert_eq!(failure.refusal.kind, RefusalKind::DestinationNotFound);
+    assert_eq!(
+        failure.refusal.text.as_str(),
+        "agent node-7 is not connected to this server"
+    );
+
+    let _agent = world.agent("node-8", Behaviour::Echo).await;
+    let mut labelled = request();
+    labelled.selector = labels(&[("zone", "b"), ("arch", "arm64")]).into();
+    let failure = world.server.open(labelled).await.unwrap_err();
+    assert_eq!(failure.refusal.kind, RefusalKind::DestinationUnavailable);
+    assert_eq!(
+        failure.refusal.text.as_str(),
+        "none of the 1 connected agents has the labels arch=arm64,zone=b"
+    );
+    assert!(before.elapsed() < Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_can_be_chosen_by_id_or_by_labels() {
+    let world = World::new();
+    let mut agents = Vec::new();
+    for (name, zone) in [("a", "x"), ("b", "y"), ("c", "y")] {
+        let mut claim = claim(name, 1);
+        claim.labels = labels(&[("zone", zone), ("name", name)]);
+        let carrier = world.carrier.another(common_name(name));
+        agents.push(world.connect(&carrier, claim, Behaviour::Echo).await.unwrap());
+    }
+    for _ in 0..20 {
+        let mut wish = request();
+        wish.selector = Selector::Agent("b".parse().unwrap());
+        assert_eq!(world.server.open(wish).await.unwrap().agent.as_str(), "b");
+        let mut wish = request();
+        wish.selector = Selector::Labels(labels(&[("zone", "y")]));
+        assert_ne!(world.server.open(wish).await.unwrap().agent.as_str(), "a");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_are_spread_over_agents_and_over_their_connections() {
+    let world = World::new();
+    let mut agents = Vec::new();
+    for name in ["a", "b"] {
+        let carrier = world.carrier.another(common_name(name));
+        for _ in 0..2 {
+            agents.push(world.connect(&carrier, claim(name, 1), Behaviour::Echo).await.unwrap());
+        }
+    }
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(world.open().await.unwrap());
+    }
+    let counts: Vec<_> = agents
+        .iter()
+        .map(|agent| agent.connection.stats().streams_open)
+        .collect();
+    assert_eq!(counts, [10, 10, 10, 10]);
+    drop(streams);
+    settle().await;
+    let view = world.server.agents();
+    let now = Instant::now();
+    assert!(
+        view.sessions()
+            .iter()
+            .all(|session| session.load(now).unwrap().streams == 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_agent_is_tried_if_the_stream_was_not_delivered() {
+    for undelivered in [RefusalKind::ConnectionLimitReached, RefusalKind::DestinationUnavailable] {
+        let world = World::new();
+        let _bad = world.agent("bad", Behaviour::Refuse(undelivered)).await;
+        let _good = world.agent("good", Behaviour::Echo).await;
+        for _ in 0..20 {
+            let opened = world.open().await.unwrap();
+            assert_eq!(opened.agent.as_str(), "good");
+            round_trip(opened.stream.into_io(), b"hello").await;
+        }
+        assert!(world.metric("dial_retries_total") > 0.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_target_s_own_refusal_is_final() {
+    for (behaviour, expected) in [
+        (
+            Behaviour::Refuse(RefusalKind::ConnectionRefused),
+            RefusalKind::ConnectionRefused,
+        ),
+        (Behaviour::Refuse(RefusalKind::DnsError), RefusalKind::DnsError),
+        (
+            Behaviour::Refuse(RefusalKind::DestinationIpProhibited),
+            RefusalKind::DestinationIpProhibited,
+        ),
+    ] {
+        let world = World::new();
+        let _agents = [
+            world.agent("a", behaviour.clone()).await,
+            world.agent("b", behaviour.clone()).await,
+        ];
+        let failure = world.open().await.unwrap_err();
+        assert_eq!(failure.refusal.kind, expected);
+        assert!(failure.agent.is_some());
+        assert_eq!(world.metric("dial_retries_total"), 0.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_are_bounded_and_the_last_reason_is_given() {
+    let world = World::new();
+    let mut agents = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        agents.push(
+            world
+                .agent(name, Behaviour::Refuse(RefusalKind::ConnectionLimitReached))
+                .await,
+        );
+    }
+    assert_eq!(kind(world.open().await), RefusalKind::ConnectionLimitReached);
+    assert_eq!(world.metric("dial_retries_total"), 2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_dial_fails_at_once_when_the_agent_is_cut() {
+    let world = World::new();
+    let agent = world.agent("node-7", Behaviour::Ignore).await;
+    let server = world.server.clone();
+    let dial = tokio::spawn(async move { server.open(request()).await });
+    sleep(Duration::from_secs(3)).await;
+    assert!(!dial.is_finished());
+    let before = Instant::now();
+    agent.carrier.wire().cut();
+    assert_eq!(kind(dial.await.unwrap()), RefusalKind::ConnectionTerminated);
+    assert!(before.elapsed() < Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_has_a_deadline_and_the_agent_hears_of_it() {
+    let world = World::new();
+    let agent = world.agent("node-7", Behaviour::Ignore).await;
+    let before = Instant::now();
+    assert_eq!(kind(world.open().await), RefusalKind::ConnectionTimeout);
+    assert_eq!(before.elapsed(), Duration::from_secs(30));
+
+    let mut hurried = request();
+    hurried.head.deadline = Some(Duration::from_secs(2));
+    let before = Instant::now();
+    let failure = world.server.open(hurried).await.unwrap_err();
+    assert_eq!(failure.refusal.kind, RefusalKind::ConnectionTimeout);
+    assert_eq!(
+        failure.to_string(),
+        "agent node-7: the agent did not answer within 2s (connection_timeout)"
+    );
+    assert_eq!(before.elapsed(), Duration::from_secs(2));
+    assert_eq!(agent.connection.stats().streams_open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_agent_is_told_to_answer_a_little_before_the_deadline() {
+    let world = World::new();
+    let carrier = world.carrier.another(common_name("a"));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let connection = tunnel_core::Carrier::dial(&carrier, &claim("a", 1), deadline)
+        .await
+        .unwrap();
+    settle().await;
+    let mut hurried = request();
+    hurried.head.deadline = Some(Duration::from_secs(2));
+    let open = world.server.open(hurried);
+    let answer = async {
+        let inbound = connection.accept().await.unwrap();
+        assert_eq!(inbound.head().deadline, Some(Duration::from_millis(1800)));
+        sleep(inbound.head().deadline.unwrap()).await;
+        let text = "the target did not accept within 1.8s";
+        inbound.refuse(tunnel_core::Refusal::new(RefusalKind::ConnectionTimeout, text));
+    };
+    let (opened, ()) = tokio::join!(open, answer);
+    assert!(opened.unwrap_err().to_string().contains("the target did not accept"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn giving_up_a_dial_gives_it_up_on_the_agent_s_side() {
+    let world = World::new();
+    let agent = world.agent("node-7", Behaviour::Ignore).await;
+    let dial = tokio::time::timeout(Duration::from_millis(100), world.open()).await;
+    assert!(dial.is_err());
+    settle().await;
+    assert_eq!(agent.connection.stats().streams_open, 0);
+    assert_eq!(world.metric("dials_pending"), 0.0);
+    assert_eq!(
+        world.server.agents().sessions()[0]
+            .load(Instant::now())
+            .unwrap()
+            .streams,
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_agent_loses_its_share_before_its_connection_ends() {
+    let world = World::new();
+    let frozen = world.agent("frozen", Behaviour::Echo).await;
+    let _well = world.agent("well", Behaviour::Echo).await;
+    frozen.carrier.wire().silence();
+    // Two clients in a row wait in vain; both leave before keepalive has noticed.
+    for _ in 0..2 {
+        let mut wish = request();
+        wish.selector = frozen.id.clone().into();
+        wish.head.deadline = Some(Duration::from_secs(2));
+        assert_eq!(kind(world.server.open(wish).await), RefusalKind::ConnectionTimeout);
+    }
+    assert_eq!(world.connected().len(), 2, "keepalive has not noticed yet");
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        let opened = soon(world.open()).await.unwrap();
+        assert_eq!(opened.agent.as_str(), "well");
+        streams.push(opened);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_agent_that_answers_is_trusted_again() {
+    let world = World::new();
+    let agent = world.agent("node-7", Behaviour::Echo).await;
+    agent.carrier.wire().silence();
+    for _ in 0..2 {
+        let mut wish = request();
+        wish.head.deadline = Some(Duration::from_secs(1));
+        assert_eq!(kind(world.server.open(wish).await), RefusalKind::ConnectionTimeout);
+    }
+    let suspect = || {
+        world.server.agents().sessions()[0]
+            .load(Instant::now())
+            .unwrap()
+            .suspect
+    };
+    assert!(suspect());
+    agent.carrier.wire().restore();
+    world.open().await.unwrap();
+    assert!(!suspect());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_agent_is_passed_over() {
+    let world = World::new();
+    let draining = world.agent("draining", Behaviour::Echo).await;
+    let _well = world.agent("well", Behaviour::Echo).await;
+    let mut wish = request();
+    wish.selector = draining.id.clone().into();
+    let held = world.server.open(wish.clone()).await.unwrap();
+    draining.connection.drain();
+    settle().await;
+    let mut agents = BTreeMap::new();
+    for _ in 0..20 {
+        *agents.entry(world.open().await.unwrap().agent.to_string()).or_insert(0) += 1;
+    }
+    assert_eq!(agents, [("well".to_owned(), 20)].into());
+    assert_eq!(kind(world.server.open(wish).await), RefusalKind::DestinationUnavailable);
+    round_trip(held.stream.into_io(), b"still here").await;
+    assert_eq!(draining.end().await.code(), Some(CloseCode::DRAINED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pending_dials_are_limited() {
+    let mut config = tunnel_core::ServerConfig::default();
+    config.max_pending_dials = 1;
+    let world = World::with(|builder| {
+        builder
+            .policy(std::sync::Arc::new(tunnel_core::Policy::allow_all()))
+            .config(config)
+    });
+    let _agent = world.agent("node-7", Behaviour::Ignore).await;
+    let server = world.server.clone();
+    let first = tokio::spawn(async move { server.open(request()).await });
+    settle().await;
+    assert_eq!(kind(world.open().await), RefusalKind::ConnectionLimitReached);
+    first.abort();
+    let _ = first.await;
+    let dial = tokio::time::timeout(Duration::from_secs(1), world.open()).await;
+    assert!(dial.is_err(), "the place is free again, and the agent still silent");
+}
