@@ -20,7 +20,7 @@ use crate::{
     connection::QuicConnection,
     error::connection_error,
     handshake::{self, Disagreement},
-    tls_alert::{Side, explain},
+    tls_alert::explain,
 };
 
 /// Dials one server over QUIC.
@@ -144,7 +144,7 @@ impl QuicCarrier {
 
     fn failure(&self, error: quinn::ConnectionError, remote: &str) -> DialError {
         let remote = remote.to_owned();
-        if let Some(explanation) = explain(&error, Side::Agent) {
+        if let Some(explanation) = explain(&error) {
             return DialError::Tls {
                 remote,
                 explanation,

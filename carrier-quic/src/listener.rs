@@ -25,7 +25,7 @@ use crate::{
     error::connection_error,
     handshake::{self, Disagreement},
     socket,
-    tls_alert::{Side, explain},
+    tls_alert::explain,
 };
 
 /// How many first packets of connections that nobody has looked at wait, at most; each may hold 64 KiB.
@@ -247,7 +247,7 @@ async fn agree(
 }
 
 fn failure(error: quinn::ConnectionError, config: &QuicConfig) -> HandshakeError {
-    match explain(&error, Side::Server) {
+    match explain(&error) {
         Some(explanation) => HandshakeError::Tls {
             explanation,
             source: Arc::new(error),

@@ -4,6 +4,7 @@
 
 pub(crate) mod net;
 pub(crate) mod pki;
+pub(crate) mod raw;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -88,7 +88,8 @@ impl Net {
 
     /// A socket with this address.
     pub(crate) fn socket(&self, addr: SocketAddr) -> Arc<Socket> {
-        self.0.lock().unwrap().inboxes.insert(addr, Inbox::default());
+        let taken = self.0.lock().unwrap().inboxes.insert(addr, Inbox::default());
+        assert!(taken.is_none(), "the address is taken");
         Arc::new(Socket {
             net: self.clone(),
             addr,
