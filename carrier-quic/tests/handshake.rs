@@ -120,10 +120,10 @@ async fn a_claim_that_never_comes_ends_the_attempt_and_delays_nobody() {
     let tls = world.pki.client();
     let net = world.net.clone();
     let started = Instant::now();
-    let (mute, incoming) = tokio::join!(raw::dial(&net, STRANGER, &tls, ALPN), async {
-        world.listener.accept().await.unwrap()
-    });
+    let mute = tokio::spawn(async move { raw::dial(&net, STRANGER, &tls, ALPN).await });
+    let incoming = world.listener.accept().await.unwrap();
     let incoming = tokio::spawn(async move { incoming.handshake(&Verdict(None)).await });
+    let (_endpoint, quic) = mute.await.unwrap().unwrap();
     world.connect().await;
     assert!(started.elapsed() < Duration::from_secs(1));
     let error = incoming.await.unwrap().unwrap_err();
@@ -131,7 +131,6 @@ async fn a_claim_that_never_comes_ends_the_attempt_and_delays_nobody() {
         matches!(&error, HandshakeError::Lost(error) if error.code() == Some(CloseCode::TIMEOUT)),
         "{error}"
     );
-    let (_endpoint, quic) = mute.unwrap();
     let quinn::ConnectionError::ApplicationClosed(close) = quic.closed().await else {
         panic!("closed without a code");
     };
