@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod carrier;
+pub mod dial;
 pub mod error;
 pub mod opener;
 pub mod policy;
@@ -29,6 +30,7 @@ pub use carrier::{
     Admission, Admitted, Arrival, Backpressure, Capabilities, Carrier, Confirmation, Connection, ConnectionStats,
     Inbound, Incoming, Listener, Openers, Peer, PeerRole,
 };
+pub use dial::{Resolve, SystemResolver, TargetDialOptions, TargetDialer, TargetSocket};
 pub use error::{AcceptError, ConnectionError, DialError, HandshakeError, Initiator, OpenError, RecvError, SendError};
 pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
 pub use policy::{Policy, PolicyConfig};
