@@ -15,12 +15,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tunnel_proto::{AgentId, Claim, CloseCode, Identity, Rejection};
 
 pub(crate) use self::live::InFlight;
 pub use self::{
     live::{LiveConnection, Load},
-    view::{Session, View},
+    view::{Profile, Session, View},
 };
 use crate::carrier::Connection;
 
@@ -39,6 +40,8 @@ pub(crate) struct Registry {
     view: ArcSwap<View>,
     /// Held while a new view replaces the old one.
     writing: Mutex<()>,
+    /// Told after every change of the view.
+    changed: watch::Sender<()>,
     limits: Limits,
     next_id: AtomicU64,
 }
@@ -56,6 +59,7 @@ impl Registry {
         Self {
             view: ArcSwap::default(),
             writing: Mutex::new(()),
+            changed: watch::Sender::new(()),
             limits,
             next_id: AtomicU64::new(1),
         }
@@ -88,7 +92,7 @@ impl Registry {
             Some(session) => (Session::new(peer, claim, &live), session.connections().to_vec()),
             None => (Session::new(peer, claim, &live), Vec::new()),
         };
-        self.view.store(Arc::new(view.with(session)));
+        self.replace(view.with(session));
         Ok(Joined { live, replaced })
     }
 
@@ -105,7 +109,24 @@ impl Registry {
             Some(session) => view.with(session),
             None => view.without(agent),
         };
-        self.view.store(Arc::new(next));
+        self.replace(next);
+    }
+
+    /// Waits until an agent is connected; cancel safe.
+    pub(crate) async fn wait_for(&self, agent: &AgentId) -> Arc<Session> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(session) = self.view().get(agent) {
+                return Arc::clone(session);
+            }
+            // The sender is here, so it cannot be gone.
+            let _ = changed.changed().await;
+        }
+    }
+
+    fn replace(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.changed.send_replace(());
     }
 
     fn judge(&self, view: &View, identity: &Identity, claim: &Claim) -> Result<(), Rejection> {
@@ -149,6 +170,163 @@ impl Registry {
                 ))
             }
             Some(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use async_trait::async_trait;
+    use proptest::{collection::vec, prelude::*};
+    use tunnel_proto::{Generation, StreamHead};
+
+    use super::*;
+    use crate::{
+        carrier::{Capabilities, ConnectionStats, Inbound, Peer, PeerRole},
+        error::{ConnectionError, OpenError},
+        stream::Duplex,
+    };
+
+    /// Nothing but a peer.
+    #[derive(Debug)]
+    struct Fake(Peer);
+
+    #[async_trait]
+    impl Connection for Fake {
+        async fn open(&self, _: StreamHead) -> Result<Duplex, OpenError> {
+            Err(OpenError::Draining)
+        }
+        async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError> {
+            std::future::pending().await
+        }
+        async fn draining(&self) {}
+        async fn closed(&self) -> ConnectionError {
+            std::future::pending().await
+        }
+        fn close(&self, _: CloseCode, _: &str) {}
+        fn drain(&self) {}
+        fn peer(&self) -> &Peer {
+            &self.0
+        }
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::NATIVE
+        }
+        fn stats(&self) -> ConnectionStats {
+            ConnectionStats::default()
+        }
+    }
+
+    fn fake(agent: &str, generation: u64, subject: &str) -> Arc<dyn Connection> {
+        Arc::new(Fake(Peer {
+            carrier: "fake",
+            identity: Identity::from_subject(subject),
+            role: PeerRole::Agent(Box::new(Claim::new(agent.parse().unwrap(), Generation(generation)))),
+            remote_addr: (Ipv4Addr::LOCALHOST, 1).into(),
+        }))
+    }
+
+    fn registry() -> Registry {
+        Registry::new(Limits {
+            max_agents: 3,
+            max_connections_per_agent: 2,
+            not_before: Duration::from_secs(15),
+        })
+    }
+
+    fn code(joined: Result<Joined, Rejection>) -> CloseCode {
+        joined.unwrap_err().code
+    }
+
+    #[test]
+    fn joining_asks_again_what_was_checked_before_the_welcome() {
+        let registry = registry();
+        let late = fake("a", 1, "eve");
+        assert!(
+            registry
+                .check(&late.peer().identity, late.peer().claim().unwrap())
+                .is_ok()
+        );
+        registry.join(fake("a", 1, "alice")).unwrap();
+        assert_eq!(code(registry.join(late)), CloseCode::CONFLICT);
+    }
+
+    #[test]
+    fn a_replaced_connection_that_leaves_does_not_take_its_successor_along() {
+        let registry = registry();
+        let old = registry.join(fake("a", 1, "alice")).unwrap().live;
+        let new = registry.join(fake("a", 2, "alice")).unwrap();
+        assert_eq!(
+            new.replaced.iter().map(|live| live.id()).collect::<Vec<_>>(),
+            [old.id()]
+        );
+        registry.leave(&"a".parse().unwrap(), &old);
+        assert_eq!(registry.view().len(), 1);
+        registry.leave(&"a".parse().unwrap(), &new.live);
+        assert!(registry.view().is_empty());
+    }
+
+    #[test]
+    fn a_view_does_not_change() {
+        let registry = registry();
+        let live = registry.join(fake("a", 1, "alice")).unwrap().live;
+        let view = registry.view();
+        registry.leave(&"a".parse().unwrap(), &live);
+        registry.join(fake("b", 1, "alice")).unwrap();
+        let agents: Vec<_> = view.sessions().iter().map(|session| session.agent().as_str()).collect();
+        assert_eq!(agents, ["a"]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join(usize, u64, usize),
+        Leave(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..5usize, 0..3u64, 0..2usize).prop_map(|(agent, generation, subject)| Step::Join(agent, generation, subject)),
+            2 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_and_goes_the_sessions_are_sound(steps in vec(step(), 0..60)) {
+            let registry = registry();
+            let mut joined: Vec<(AgentId, Arc<LiveConnection>)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Join(agent, generation, subject) => {
+                        let connection = fake(["a", "b", "c", "d", "e"][agent], generation, ["x", "y"][subject]);
+                        if let Ok(Joined { live, replaced }) = registry.join(connection) {
+                            joined.retain(|(_, other)| !replaced.iter().any(|old| old.id() == other.id()));
+                            let claim = live.connection().peer().claim().unwrap();
+                            joined.push((claim.agent.clone(), live));
+                        }
+                    }
+                    Step::Leave(_) if joined.is_empty() => {}
+                    Step::Leave(which) => {
+                        let (agent, live) = joined.swap_remove(which.index(joined.len()));
+                        registry.leave(&agent, &live);
+                    }
+                }
+                let view = registry.view();
+                prop_assert!(view.len() <= 3);
+                prop_assert!(view.sessions().is_sorted_by(|a, b| a.agent() < b.agent()));
+                let mut held = 0;
+                for session in view.sessions() {
+                    held += session.connections().len();
+                    prop_assert!((1..=2).contains(&session.connections().len()));
+                    for live in session.connections() {
+                        let peer = live.connection().peer();
+                        prop_assert_eq!(peer.identity.principal(), session.principal().map(str::to_owned));
+                        prop_assert_eq!(peer.claim().map(|claim| claim.generation), Some(session.generation()));
+                    }
+                }
+                prop_assert_eq!(held, joined.len());
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the registry looked like at one moment.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use tokio::time::Instant;
 use tunnel_proto::{AgentId, Claim, Generation, Identity, Labels, Text};
@@ -15,16 +15,22 @@ pub struct View {
     sessions: Vec<Arc<Session>>,
 }
 
-/// Everything that one life of an agent has at a server.
+/// Everything that one life of an agent has at a server. It can be used as the [`Profile`] that it is about.
 #[derive(Debug)]
 pub struct Session {
+    profile: Arc<Profile>,
+    connections: Vec<Arc<LiveConnection>>,
+}
+
+/// What is known of one life of an agent.
+#[derive(Debug)]
+pub struct Profile {
     agent: AgentId,
     generation: Generation,
     identity: Identity,
     principal: Option<String>,
     labels: Labels,
     software: Text,
-    connections: Vec<Arc<LiveConnection>>,
 }
 
 impl View {
@@ -79,38 +85,69 @@ impl View {
 impl Session {
     pub(super) fn new(peer: &Peer, claim: &Claim, first: &Arc<LiveConnection>) -> Self {
         Self {
-            agent: claim.agent.clone(),
-            generation: claim.generation,
-            identity: peer.identity.clone(),
-            principal: peer.identity.principal(),
-            labels: claim.labels.clone(),
-            software: claim.software.clone(),
+            profile: Arc::new(Profile::new(peer, claim)),
             connections: vec![Arc::clone(first)],
         }
     }
 
+    /// This session and one more connection.
     pub(super) fn with(&self, live: &Arc<LiveConnection>) -> Self {
         let mut connections = self.connections.clone();
         connections.push(Arc::clone(live));
-        self.holding(connections)
+        Self {
+            profile: Arc::clone(&self.profile),
+            connections,
+        }
     }
 
     /// This session less a connection; none if that was the last.
     pub(super) fn without(&self, live: &LiveConnection) -> Option<Self> {
         let mut connections = self.connections.clone();
         connections.retain(|other| other.id() != live.id());
-        (!connections.is_empty()).then(|| self.holding(connections))
+        (!connections.is_empty()).then(|| Self {
+            profile: Arc::clone(&self.profile),
+            connections,
+        })
     }
 
-    fn holding(&self, connections: Vec<Arc<LiveConnection>>) -> Self {
+    /// What is known of the agent, without its connections.
+    #[must_use]
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
+    /// The session's connections, oldest first; never empty.
+    #[must_use]
+    pub fn connections(&self) -> &[Arc<LiveConnection>] {
+        &self.connections
+    }
+
+    /// How fit the agent is to carry a stream: as its fittest connection, with the streams of all of them.
+    #[must_use]
+    pub fn load(&self, now: Instant) -> Option<Load> {
+        let loads = self.connections.iter().map(|live| live.load(now));
+        let streams = loads.clone().map(|load| load.streams).sum();
+        loads.min().map(|best| Load { streams, ..best })
+    }
+}
+
+impl Deref for Session {
+    type Target = Profile;
+
+    fn deref(&self) -> &Profile {
+        &self.profile
+    }
+}
+
+impl Profile {
+    fn new(peer: &Peer, claim: &Claim) -> Self {
         Self {
-            agent: self.agent.clone(),
-            generation: self.generation,
-            identity: self.identity.clone(),
-            principal: self.principal.clone(),
-            labels: self.labels.clone(),
-            software: self.software.clone(),
-            connections,
+            agent: claim.agent.clone(),
+            generation: claim.generation,
+            identity: peer.identity.clone(),
+            principal: peer.identity.principal(),
+            labels: claim.labels.clone(),
+            software: claim.software.clone(),
         }
     }
 
@@ -148,19 +185,5 @@ impl Session {
     #[must_use]
     pub fn software(&self) -> &Text {
         &self.software
-    }
-
-    /// The session's connections, oldest first; never empty.
-    #[must_use]
-    pub fn connections(&self) -> &[Arc<LiveConnection>] {
-        &self.connections
-    }
-
-    /// How fit the agent is to carry a stream: as its fittest connection, with the streams of all of them.
-    #[must_use]
-    pub fn load(&self, now: Instant) -> Option<Load> {
-        let loads = self.connections.iter().map(|live| live.load(now));
-        let streams = loads.clone().map(|load| load.streams).sum();
-        loads.min().map(|best| Load { streams, ..best })
     }
 }

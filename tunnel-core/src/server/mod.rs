@@ -24,7 +24,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 use tracing::info;
-use tunnel_proto::{CloseCode, ServerId, StreamCode, StreamHead, Target};
+use tunnel_proto::{AgentId, CloseCode, ServerId, StreamCode, StreamHead, Target};
 
 use self::{accept::AcceptFilter, open::OnBehalf, places::Places, streams::Streams};
 pub use self::{
@@ -38,7 +38,7 @@ use crate::{
     carrier::Listener,
     opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector},
     policy::Policy,
-    registry::{Registry, View},
+    registry::{Registry, Session, View},
     route::Strategy,
     stream::DuplexIo,
 };
@@ -123,6 +123,15 @@ impl Server {
     #[must_use]
     pub fn agents(&self) -> Arc<View> {
         self.inner.registry.view()
+    }
+
+    /// Waits until an agent is connected; at once if it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn wait_for(&self, agent: &AgentId) -> Arc<Session> {
+        self.inner.registry.wait_for(agent).await
     }
 
     /// What the server counts.

@@ -107,7 +107,7 @@ impl Inner {
                         client: request.client.clone(),
                         target: request.head.target.clone(),
                         selects: access.selects,
-                        session: Arc::clone(&session),
+                        agent: Arc::clone(session.profile()),
                     });
                     let mut stream = Tracked::opened(self, stream, wish, in_flight);
                     // The stream is in the table now: either this sees a policy that was swapped meanwhile, or whoever

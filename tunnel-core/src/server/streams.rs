@@ -25,7 +25,7 @@ use crate::{
     error::{OpenError, RecvError, SendError},
     opener::Client,
     policy::{Access, Policy},
-    registry::{InFlight, LiveConnection, Session},
+    registry::{InFlight, LiveConnection, Profile},
     stream::{Duplex, RecvStream, SendStream},
 };
 
@@ -67,7 +67,7 @@ pub(super) struct Wish {
     pub(super) client: Client,
     pub(super) target: Target,
     pub(super) selects: bool,
-    pub(super) session: Arc<Session>,
+    pub(super) agent: Arc<Profile>,
 }
 
 impl Wish {
@@ -77,8 +77,7 @@ impl Wish {
             target: &self.target,
             selects: self.selects,
         };
-        let session = &self.session;
-        policy.check(&access, session.agent(), session.labels()).is_ok()
+        policy.check(&access, self.agent.agent(), self.agent.labels()).is_ok()
     }
 }
 

@@ -257,3 +257,14 @@ async fn a_change_of_claim_rules_holds_for_those_who_are_connected() {
     assert_eq!(world.connected(), [("node-7".to_owned(), 1)]);
     drop(good);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_can_be_waited_for() {
+    let world = World::new();
+    let server = world.server.clone();
+    let waiting = tokio::spawn(async move { server.wait_for(&"node-7".parse().unwrap()).await });
+    let _other = world.agent("node-8", Behaviour::Echo).await;
+    assert!(!waiting.is_finished());
+    let _agent = world.agent("node-7", Behaviour::Echo).await;
+    assert_eq!(waiting.await.unwrap().agent().as_str(), "node-7");
+}
