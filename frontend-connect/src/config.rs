@@ -55,6 +55,9 @@ pub struct Config {
     /// After how long without a byte either way a tunnel is ended. Default: never, for a quiet tunnel may be a watch
     /// that waits; dead clients are found by [`tcp_keepalive`](Self::tcp_keepalive).
     pub idle_timeout: Option<Duration>,
+    /// After how long without a byte a tunnel is ended of which one direction has ended. Default: never, as for TCP
+    /// itself: a request may be followed by the end of its half and hours of work.
+    pub half_close_timeout: Option<Duration>,
     /// After how long a silent TCP client is probed; three unanswered probes, each after a third of that time, end
     /// its connection. Default: 60 s.
     pub tcp_keepalive: Option<Duration>,
@@ -80,6 +83,7 @@ impl Config {
             max_connections: 65_536,
             linger: Duration::from_secs(2),
             idle_timeout: None,
+            half_close_timeout: None,
             tcp_keepalive: Some(Duration::from_secs(60)),
         }
     }

@@ -2,25 +2,27 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
-use tunnel_core::{Client, OpenRequest, Opened, Opener, RefusalKind, Selector, StreamCode, StreamHead, Target};
+use tunnel_core::{
+    Client, OpenRequest, Opened, Opener, RefusalKind, Selector, StreamCode, StreamHead, Target,
+    relay::{Party, RelayOptions, Socket, relay},
+};
 
 use crate::{
     AGENT_HEADER, AGENT_LABELS_HEADER,
     auth::Credentials,
     config::Config,
     head::{self, NoRequest},
-    metrics::{FrontendLabels, Held, Metrics},
+    metrics::{BytesMoved, FrontendLabels, Held, Metrics},
     pending::{ClientKey, PendingDials, TooMany},
     request::Request,
     response::{self, RefusalResponse},
-    socket::Socket,
 };
 
 /// How much longer than the limit of the dial its opener has to say that the limit was passed, and by whom.
@@ -41,18 +43,30 @@ pub(crate) struct Shared {
     pub(crate) opener: Arc<dyn Opener>,
     pub(crate) pending: PendingDials,
     pub(crate) metrics: Metrics,
+    pub(crate) meter: Arc<BytesMoved>,
     /// Ends everything at once.
     pub(crate) kill: CancellationToken,
 }
 
+impl Shared {
+    fn relay_options(&self) -> RelayOptions {
+        let mut options = RelayOptions::new(Party::Client);
+        options.idle_limit = self.config.idle_timeout;
+        options.half_close_limit = self.config.half_close_timeout;
+        options.shutdown = Some(self.kill.clone());
+        options.meter = Some(Arc::clone(&self.meter) as _);
+        options
+    }
+}
+
 /// Whose connection it is, before any request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Caller {
     pub(crate) client: Client,
     /// The user id of a client on a Unix socket.
     pub(crate) user: Option<u32>,
-    /// Whether the frontend has as many connections as it may have, so that this one is told so.
-    pub(crate) crowded: bool,
+    /// Why it will be refused, whatever it asks for.
+    pub(crate) unwelcome: Option<RefusalResponse>,
 }
 
 impl fmt::Display for Caller {
@@ -113,7 +127,13 @@ async fn request<S: Socket>(
             .inc();
         NoTunnel::Left
     };
-    let request = match head::read(socket, buffer, &shared.config).await {
+    let mut read = head::read(socket, buffer, &shared.config).await;
+    if let Some(response) = caller.unwelcome.take()
+        && !matches!(read, Err(NoRequest::Left(_)))
+    {
+        read = Err(NoRequest::Refused(response));
+    }
+    let request = match read {
         Ok(request) => request,
         // Health checks do that.
         Err(NoRequest::Left(0)) => return Err(NoTunnel::Left),
@@ -176,11 +196,6 @@ async fn open(request: Request, caller: &mut Caller, shared: &Shared) -> Result<
 
 /// Whether this client may ask for this at all; adds what its credentials prove to its identity.
 async fn admit(request: &Request, caller: &mut Caller, shared: &Shared) -> Result<(), RefusalResponse> {
-    if caller.crowded {
-        let limit = shared.config.max_connections;
-        let text = format!("all {limit} connections that this frontend may have are in use");
-        return Err(RefusalResponse::of_kind(RefusalKind::ConnectionLimitReached, text));
-    }
     if let Some(authenticator) = &shared.config.authenticator {
         let credentials = request.authorization.as_ref().map(Credentials::parse).transpose();
         let identity = match credentials {
@@ -233,6 +248,7 @@ async fn refuse<S: Socket>(socket: &mut S, response: &[u8], mut buffer: BytesMut
     socket.write_all(response).await?;
     socket.shutdown().await?;
     let mut discarded = 0;
+    buffer.reserve(READ);
     while discarded < MAX_DISCARDED {
         buffer.clear();
         match socket.read_buf(&mut (&mut buffer).limit(READ)).await? {
@@ -252,30 +268,38 @@ async fn tunnel<S: Socket>(
     opened: Opened,
     shared: &Shared,
 ) {
-    let Opened { mut stream, agent, .. } = opened;
+    let Opened { stream, agent, .. } = opened;
     shared.metrics.answered(shared.name, 200);
     let _open = Held::new(&shared.metrics.tunnels_open, shared.name);
     let start = Instant::now();
-    let confirming = confirm(&mut socket, &mut early, shared.config.hold);
     let confirmed = tokio::select! {
-        confirmed = confirming => confirmed,
-        () = shared.kill.cancelled() => {
-            stream.tx.reset(StreamCode::SHUTDOWN);
-            stream.rx.stop(StreamCode::SHUTDOWN);
-            socket.abort();
+        confirmed = confirm(&mut socket, &mut early, shared.config.hold) => confirmed,
+        // The relay ends at once.
+        () = shared.kill.cancelled() => Ok(()),
+    };
+    let report = match confirmed {
+        Ok(()) => relay(socket, detached(early), stream, shared.relay_options()).await,
+        Err(error) => {
+            relay(socket, Bytes::new(), stream, shared.relay_options()).end(StreamCode::TARGET_RESET);
+            info!(client = %caller, %agent, %target, %error, "the client's socket failed at the answer");
             return;
         }
     };
-    if let Err(error) = confirmed {
-        stream.tx.reset(StreamCode::TARGET_RESET);
-        stream.rx.stop(StreamCode::TARGET_RESET);
-        info!(client = %caller, %agent, %target, reason = %error, "the client's socket failed at the answer");
-        return;
-    }
-    let mut io = stream.into_io();
-    let _ = io.write_all(&early).await;
-    let result = tokio::io::copy_bidirectional(&mut socket, &mut io).await;
-    info!(client = %caller, %agent, %target, duration = ?start.elapsed(), ?result, "the tunnel ended");
+    info!(
+        client = %caller,
+        %agent,
+        %target,
+        sent = report.sent,
+        received = report.received,
+        duration = ?start.elapsed(),
+        end = report.ended.label(),
+        "{report}"
+    );
+}
+
+/// The bytes without the buffer, which would be kept for as long as the tunnel is quiet.
+fn detached(early: BytesMut) -> Bytes {
+    if early.is_empty() { Bytes::new() } else { early.freeze() }
 }
 
 /// Writes the 200, alone, and waits until the client has spoken or `hold` has passed. No byte of the target can be in
@@ -305,10 +329,6 @@ mod tests {
 
     const REQUEST: &[u8] = b"CONNECT a.example:1 HTTP/1.1\r\n\r\n";
 
-    impl Socket for DuplexStream {
-        fn abort(&mut self) {}
-    }
-
     /// Never answers.
     #[derive(Debug)]
     struct Silent;
@@ -328,15 +348,11 @@ mod tests {
             pending: PendingDials::new(1, 1),
             config,
             opener: Arc::new(Silent),
+            meter: Arc::new(Metrics::default().meter("connect")),
             metrics: Metrics::default(),
             kill: CancellationToken::new(),
         };
-        let caller = Caller {
-            client: Client::default(),
-            user: None,
-            crowded: false,
-        };
-        tokio::spawn(async move { serve(server, caller, &shared).await });
+        tokio::spawn(async move { serve(server, Caller::default(), &shared).await });
         client
     }
 

@@ -46,7 +46,6 @@ mod proxy_status;
 mod request;
 mod response;
 mod serve;
-mod socket;
 mod status;
 
 pub use self::{

@@ -7,6 +7,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tunnel_core::relay::Meter;
 
 /// What a frontend counts. Clones count together, so that one may be registered and shared by several frontends,
 /// which the label `frontend` tells apart: `connect`, `connect+tls` or `connect+unix`.
@@ -17,6 +18,7 @@ pub struct Metrics {
     pub(crate) failed_handshakes: Family<FrontendLabels, Counter<u64, AtomicU64>>,
     pub(crate) connections_open: Family<FrontendLabels, Gauge>,
     pub(crate) tunnels_open: Family<FrontendLabels, Gauge>,
+    bytes: Family<ByteLabels, Counter<u64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,6 +30,12 @@ pub(crate) struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct FrontendLabels {
     pub(crate) frontend: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByteLabels {
+    frontend: &'static str,
+    direction: &'static str,
 }
 
 impl Metrics {
@@ -51,11 +59,38 @@ impl Metrics {
             self.connections_open.clone(),
         );
         registry.register("tunnels_open", "Tunnels that are open", self.tunnels_open.clone());
+        registry.register("bytes", "Bytes that tunnels moved, as they pass", self.bytes.clone());
+    }
+
+    /// Counts the bytes of this frontend's tunnels.
+    pub(crate) fn meter(&self, frontend: &'static str) -> BytesMoved {
+        let counter = |direction| self.bytes.get_or_create_owned(&ByteLabels { frontend, direction });
+        BytesMoved {
+            to_target: counter("to_target"),
+            to_client: counter("to_client"),
+        }
     }
 
     /// Counts an answered request.
     pub(crate) fn answered(&self, frontend: &'static str, status: u16) {
         self.requests.get_or_create(&RequestLabels { frontend, status }).inc();
+    }
+}
+
+/// The bytes that tunnels move.
+#[derive(Debug)]
+pub(crate) struct BytesMoved {
+    to_target: Counter<u64, AtomicU64>,
+    to_client: Counter<u64, AtomicU64>,
+}
+
+impl Meter for BytesMoved {
+    fn sent(&self, bytes: u64) {
+        self.to_target.inc_by(bytes);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.to_client.inc_by(bytes);
     }
 }
 

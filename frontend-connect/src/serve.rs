@@ -8,17 +8,20 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use tunnel_core::{Client, Opener};
+use tunnel_core::{Opener, RefusalKind};
+use tunnel_tls::ServerTls;
 
 use crate::{
     config::Config,
     connection::{self, Caller, Shared},
     listen::{
         tcp,
+        tls::{Handshake, Tls},
         unix::{self, UnixBindError, UnixEndpoint},
     },
-    metrics::{Held, Metrics},
+    metrics::{FrontendLabels, Held, Metrics},
     pending::PendingDials,
+    response::RefusalResponse,
 };
 
 /// How many connections beyond the limit are told so at once. Those after them wait to be accepted.
@@ -32,6 +35,8 @@ const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration
 pub enum Endpoint {
     /// HTTP without TLS on TCP: `connect://ADDR`.
     Tcp(SocketAddr),
+    /// HTTP under TLS on TCP: `connect+tls://ADDR`. A client's certificate is its identity.
+    Tls(SocketAddr, Arc<ServerTls>),
     /// HTTP on a Unix socket: `connect+unix:///PATH`.
     Unix(UnixEndpoint),
 }
@@ -42,6 +47,7 @@ impl Endpoint {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Tcp(_) => "connect",
+            Self::Tls(..) => "connect+tls",
             Self::Unix(_) => "connect+unix",
         }
     }
@@ -50,7 +56,7 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(addr) => write!(f, "{}://{addr}", self.name()),
+            Self::Tcp(addr) | Self::Tls(addr, _) => write!(f, "{}://{addr}", self.name()),
             Self::Unix(unix) => write!(f, "{}://{}", self.name(), unix.path.display()),
         }
     }
@@ -99,6 +105,7 @@ pub struct ConnectFrontend {
 #[derive(Debug)]
 enum Acceptor {
     Tcp(TcpListener),
+    Tls(TcpListener, Tls),
     Unix(unix::Listener),
 }
 
@@ -106,6 +113,7 @@ enum Acceptor {
 #[derive(Debug)]
 enum Accepted {
     Tcp(TcpStream, SocketAddr),
+    Tls(TcpStream, SocketAddr, Tls),
     Unix(UnixStream),
 }
 
@@ -116,6 +124,10 @@ impl ConnectFrontend {
             Endpoint::Tcp(addr) => {
                 let (listener, addr) = bind_tcp(addr)?;
                 (Acceptor::Tcp(listener), Endpoint::Tcp(addr))
+            }
+            Endpoint::Tls(addr, tls) => {
+                let (listener, addr) = bind_tcp(addr)?;
+                (Acceptor::Tls(listener, Tls::new(&tls)), Endpoint::Tls(addr, tls))
             }
             Endpoint::Unix(unix) => {
                 let listener = bind_unix(&unix).await?;
@@ -147,7 +159,7 @@ impl ConnectFrontend {
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.endpoint {
-            Endpoint::Tcp(addr) => Some(*addr),
+            Endpoint::Tcp(addr) | Endpoint::Tls(addr, _) => Some(*addr),
             Endpoint::Unix(_) => None,
         }
     }
@@ -170,6 +182,7 @@ impl ConnectFrontend {
             pending: PendingDials::new(config.max_pending_dials_per_client, config.max_pending_dials),
             config,
             opener,
+            meter: Arc::new(metrics.meter(endpoint.name())),
             metrics,
             kill: shutdown.kill.clone(),
         });
@@ -243,6 +256,10 @@ impl Acceptor {
                 .accept()
                 .await
                 .map(|(socket, addr)| Accepted::Tcp(socket, addr)),
+            Self::Tls(listener, tls) => {
+                let (socket, addr) = listener.accept().await?;
+                Ok(Accepted::Tls(socket, addr, tls.clone()))
+            }
             Self::Unix(listener) => listener.accept().await.map(Accepted::Unix),
         }
     }
@@ -250,31 +267,68 @@ impl Acceptor {
 
 /// Serves one connection, whatever it is on.
 async fn serve(socket: Accepted, crowded: bool, shared: &Shared) {
+    let unwelcome = crowded.then(|| {
+        let limit = shared.config.max_connections;
+        let text = format!("all {limit} connections that this frontend may have are in use");
+        RefusalResponse::of_kind(RefusalKind::ConnectionLimitReached, text)
+    });
+    let mut caller = Caller {
+        unwelcome,
+        ..Caller::default()
+    };
     match socket {
         Accepted::Tcp(socket, addr) => {
-            if let Err(error) = tcp::prepare(&socket, shared.config.tcp_keepalive) {
-                // The client has gone meanwhile, or the system lacks an option, which is no reason not to serve.
-                debug!(client = %addr, %error, "cannot set the options of the client's socket");
-            }
-            let client = Client {
-                addr: Some(addr),
-                ..Client::default()
-            };
-            connection::serve(
-                socket,
-                Caller {
-                    client,
-                    user: None,
-                    crowded,
-                },
-                shared,
-            )
-            .await;
+            caller.client.addr = Some(addr);
+            prepare(&socket, addr, shared);
+            connection::serve(socket, caller, shared).await;
+        }
+        Accepted::Tls(socket, addr, tls) => {
+            caller.client.addr = Some(addr);
+            prepare(&socket, addr, shared);
+            serve_tls(socket, &tls, caller, shared).await;
         }
         Accepted::Unix(socket) => {
-            let user = socket.peer_cred().map(|peer| peer.uid()).ok();
-            let client = Client::default();
-            connection::serve(socket, Caller { client, user, crowded }, shared).await;
+            caller.user = socket.peer_cred().map(|peer| peer.uid()).ok();
+            connection::serve(socket, caller, shared).await;
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream, client: SocketAddr, shared: &Shared) {
+    if let Err(error) = tcp::prepare(socket, shared.config.tcp_keepalive) {
+        // The client has gone meanwhile, or the system lacks an option, which is no reason not to serve.
+        debug!(%client, %error, "cannot set the options of the client's socket");
+    }
+}
+
+async fn serve_tls(socket: TcpStream, tls: &Tls, mut caller: Caller, shared: &Shared) {
+    let handshake = tokio::select! {
+        handshake = tls.handshake(socket, shared.config.handshake_timeout) => handshake,
+        () = shared.kill.cancelled() => return,
+    };
+    if !matches!(handshake, Ok(Handshake::Done(..) | Handshake::Left)) {
+        let frontend = FrontendLabels { frontend: shared.name };
+        shared.metrics.failed_handshakes.get_or_create(&frontend).inc();
+    }
+    match handshake {
+        Ok(Handshake::Done(socket, identity)) => {
+            caller.client.identity = identity;
+            connection::serve(socket, caller, shared).await;
+        }
+        Ok(Handshake::Left) => {}
+        Ok(Handshake::Unidentified(socket, error)) => {
+            let refusal = RefusalResponse::of_kind(RefusalKind::HttpRequestDenied, error.to_string());
+            caller.unwelcome = Some(refusal);
+            connection::serve(socket, caller, shared).await;
+        }
+        Ok(Handshake::Plain(socket)) => {
+            let text = "this port speaks TLS, but the request came without it: use an https:// proxy URL";
+            caller.unwelcome = Some(RefusalResponse::of_kind(RefusalKind::HttpRequestError, text));
+            connection::serve(socket, caller, shared).await;
+        }
+        Err(error) => {
+            let reason = tunnel_tls::explain(&error);
+            info!(client = %caller, %reason, "the TLS handshake with a client failed");
         }
     }
 }
@@ -319,5 +373,39 @@ impl Room {
             },
             _ => place,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_that_became_free_is_taken() {
+        let room = Room::new(1);
+        let first = room.wait().await;
+        assert!(!first.crowded);
+        let second = room.improve(room.wait().await);
+        assert!(second.crowded);
+        drop(first);
+        assert!(!room.improve(second).crowded);
+        assert!(!room.wait().await.crowded);
+    }
+
+    #[tokio::test]
+    async fn those_that_are_turned_away_have_their_limit_too() {
+        let room = Room::new(0);
+        let mut places = Vec::new();
+        for _ in 0..TURNED_AWAY {
+            places.push(room.wait().await);
+        }
+        let mut next = std::pin::pin!(room.wait());
+        tokio::select! {
+            biased;
+            _ = &mut next => panic!("there is no place"),
+            () = std::future::ready(()) => {}
+        }
+        places.pop();
+        assert!(next.await.crowded);
     }
 }

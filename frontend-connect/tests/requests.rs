@@ -16,7 +16,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use frontend_connect::{Challenge, ClientAuthenticator, Credentials, Unauthenticated};
+use frontend_connect::{Challenge, ClientAuthenticator, Credentials, Metrics, Unauthenticated};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use support::{REQUEST, Running, config, exchange, read_200, read_to_end, soon, status};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tunnel_core::{Client, Identity, RefusalKind, Selector};
@@ -350,4 +351,46 @@ async fn a_client_that_asks_nothing_gets_nothing() {
     let mut client = frontend.connect().await;
     client.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client).await, "");
+}
+
+#[tokio::test]
+async fn answers_and_what_is_open_are_counted() {
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let encoded = || {
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    };
+    let mut frontend = Running::with_metrics(config(), metrics).await;
+    exchange(&mut frontend.connect().await, b"GET / HTTP/1.1\r\n\r\n").await;
+    let (mut client, far) = frontend.tunnel().await;
+    let mut far = far.into_io();
+    client.write_all(b"four").await.unwrap();
+    soon(far.read_u32()).await.unwrap();
+
+    let text = encoded();
+    for line in [
+        r#"frontend_requests_total{frontend="connect",status="405"} 1"#,
+        r#"frontend_requests_total{frontend="connect",status="200"} 1"#,
+        r#"frontend_tunnels_open{frontend="connect"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+
+    client.shutdown().await.unwrap();
+    far.shutdown().await.unwrap();
+    read_to_end(&mut client).await;
+    frontend.shutdown.drain.cancel();
+    soon(frontend.task).await.unwrap();
+    let text = encoded();
+    for line in [
+        r#"frontend_tunnels_open{frontend="connect"} 0"#,
+        r#"frontend_connections_open{frontend="connect"} 0"#,
+        r#"frontend_bytes_total{frontend="connect",direction="to_target"} 4"#,
+        r#"frontend_bytes_total{frontend="connect",direction="to_client"} 0"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
 }

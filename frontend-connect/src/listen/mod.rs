@@ -1,4 +1,5 @@
 //! Where clients connect.
 
 pub(crate) mod tcp;
+pub(crate) mod tls;
 pub(crate) mod unix;

@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "every test program uses only a part of it")]
 
 pub(crate) mod pipe;
+pub(crate) mod pki;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use frontend_connect::{Config, ConnectFrontend, Endpoint, Shutdown};
+use frontend_connect::{Config, ConnectFrontend, Endpoint, Metrics, Shutdown};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -39,7 +40,11 @@ impl Opener for ManualOpener {
     async fn open(&self, request: OpenRequest) -> Result<Opened, OpenFailure> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Dial { request, answer }).await.unwrap();
-        answered.await.unwrap()
+        let dropped = |_| {
+            let refusal = Refusal::new(RefusalKind::ProxyInternalError, "the test has dropped the dial");
+            Err(OpenFailure { refusal, agent: None })
+        };
+        answered.await.unwrap_or_else(dropped)
     }
 }
 
@@ -78,8 +83,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(endpoint: Endpoint, config: Config) -> Self {
+        Self::serve(ConnectFrontend::bind(endpoint, config).await.unwrap())
+    }
+
+    fn serve(frontend: ConnectFrontend) -> Self {
         let (opener, dials) = ManualOpener::new();
-        let frontend = ConnectFrontend::bind(endpoint, config).await.unwrap();
         let endpoint = frontend.endpoint().clone();
         let shutdown = Shutdown::default();
         let task = tokio::spawn(frontend.serve(opener, shutdown.clone()));
@@ -92,12 +100,18 @@ impl Running {
     }
 
     pub(crate) async fn tcp(config: Config) -> Self {
-        Self::start(Endpoint::Tcp("127.0.0.1:0".parse().unwrap()), config).await
+        Self::with_metrics(config, Metrics::default()).await
+    }
+
+    pub(crate) async fn with_metrics(config: Config, metrics: Metrics) -> Self {
+        let endpoint = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
+        let frontend = ConnectFrontend::bind(endpoint, config).await.unwrap();
+        Self::serve(frontend.with_metrics(metrics))
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
         match &self.endpoint {
-            Endpoint::Tcp(addr) => *addr,
+            Endpoint::Tcp(addr) | Endpoint::Tls(addr, _) => *addr,
             other => panic!("{other}"),
         }
     }
