@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -20,8 +21,12 @@ use crate::{
     connection::QuicConnection,
     error::connection_error,
     handshake::{self, Disagreement},
+    race::race,
     tls_alert::explain,
 };
+
+/// How long an address is waited for before the next one is tried beside it (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Dials one server over QUIC.
 #[derive(Debug)]
@@ -85,10 +90,42 @@ impl QuicCarrier {
         Ok(addrs)
     }
 
-    async fn dial_one(&self, addr: SocketAddr, claim: &Claim) -> Result<Arc<dyn Connection>, DialError> {
-        let remote = self.describe(addr);
-        let quic = self.connect(addr, &remote)?.await;
-        let quic = quic.map_err(|error| self.failure(error, &remote))?;
+    /// Connects to the first address that answers, up to the end of the TLS handshake. Only then is the claim sent, so
+    /// that a server sees one at most.
+    async fn connect_to_any(&self, addrs: Vec<SocketAddr>) -> Result<(quinn::Connection, SocketAddr), DialError> {
+        let attempts = addrs.into_iter().map(|addr| async move {
+            let remote = self.describe(addr);
+            match self.connect(addr, &remote)?.await {
+                Ok(quic) => Ok((quic, addr)),
+                Err(error) => Err(self.failure(error, &remote)),
+            }
+        });
+        let mut failure = None;
+        let connected = race(attempts, ATTEMPT_DELAY, |error| {
+            tracing::debug!(%error, "an address of the server does not work");
+            // What a server said tells more than the silence of another address.
+            let vague = matches!(
+                failure,
+                None | Some(DialError::TimedOut { .. } | DialError::Unreachable { .. })
+            );
+            if vague {
+                failure = Some(error);
+            }
+        });
+        match connected.await {
+            Some(connected) => Ok(connected),
+            None => Err(failure.unwrap_or_else(|| self.timed_out())),
+        }
+    }
+
+    /// Claim and welcome on a connection that has passed its TLS handshake.
+    async fn agree(
+        &self,
+        quic: quinn::Connection,
+        remote_addr: SocketAddr,
+        claim: &Claim,
+    ) -> Result<Arc<dyn Connection>, DialError> {
+        let remote = self.describe(remote_addr);
         let identity = handshake::identity(&quic).map_err(|error| {
             let explanation = error.to_string();
             handshake::close(&quic, CloseCode::UNAUTHORIZED, &explanation.as_str().into());
@@ -98,26 +135,24 @@ impl QuicCarrier {
                 source: Arc::new(error),
             }
         })?;
-        let (welcome, control) =
-            handshake::introduce(&quic, claim)
-                .await
-                .map_err(|disagreement| match disagreement {
-                    Disagreement::Rejected(rejection) => DialError::Rejected {
-                        remote: remote.clone(),
-                        rejection,
-                    },
-                    Disagreement::Protocol(detail) => DialError::Protocol {
-                        remote: remote.clone(),
-                        detail,
-                    },
-                    // With TLS 1.3 a server looks at the client's certificate when the client is through already.
-                    Disagreement::Lost(error) => self.failure(error, &remote),
-                })?;
+        let agreed = handshake::introduce(&quic, claim).await;
+        let (welcome, control) = agreed.map_err(|disagreement| match disagreement {
+            Disagreement::Rejected(rejection) => DialError::Rejected {
+                remote: remote.clone(),
+                rejection,
+            },
+            Disagreement::Protocol(detail) => DialError::Protocol {
+                remote: remote.clone(),
+                detail,
+            },
+            // With TLS 1.3 a server looks at the client's certificate when the client is through already.
+            Disagreement::Lost(error) => self.failure(error, &remote),
+        })?;
         let peer = Peer {
             carrier: NAME,
             identity,
             role: PeerRole::Server(Box::new(welcome)),
-            remote_addr: addr,
+            remote_addr,
         };
         Ok(QuicConnection::start(quic, &self.config, control, peer))
     }
@@ -169,6 +204,10 @@ impl QuicCarrier {
         }
     }
 
+    fn timed_out(&self) -> DialError {
+        DialError::TimedOut { remote: self.remote() }
+    }
+
     /// The server as it was named and, if that was not an address, the address that is tried.
     fn describe(&self, addr: SocketAddr) -> String {
         match self.server.host() {
@@ -195,28 +234,16 @@ impl Carrier for QuicCarrier {
         format!("{NAME}://{}", self.server)
     }
 
-    /// Tries the server's addresses in order, each with an equal share of the time that is left. A server that has
-    /// spoken ends the search; otherwise the error that says most is given.
+    /// Tries the server's addresses a quarter of a second apart, and takes the first that answers (RFC 8305 §5).
     async fn dial(&self, claim: &Claim, deadline: Instant) -> Result<Arc<dyn Connection>, DialError> {
-        let timed_out = || DialError::TimedOut { remote: self.remote() };
-        let addrs = timeout_at(deadline, self.resolve()).await.map_err(|_| timed_out())??;
-        let mut failure = timed_out();
-        for (tried, addr) in addrs.iter().enumerate() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addrs.len() - tried).unwrap_or(u32::MAX);
-            let error = match timeout_at(Instant::now() + share, self.dial_one(*addr, claim)).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error @ (DialError::Rejected { .. } | DialError::Unusable(_)))) => return Err(error),
-                Ok(Err(error)) => error,
-                Err(_) => DialError::TimedOut {
-                    remote: self.describe(*addr),
-                },
-            };
-            tracing::debug!(%addr, %error, "cannot connect to this address");
-            if tried == 0 || matches!(failure, DialError::TimedOut { .. } | DialError::Unreachable { .. }) {
-                failure = error;
-            }
+        let dialled = async {
+            let addrs = self.resolve().await?;
+            let (quic, addr) = self.connect_to_any(addrs).await?;
+            self.agree(quic, addr, claim).await
+        };
+        match timeout_at(deadline, dialled).await {
+            Ok(dialled) => dialled,
+            Err(_) => Err(self.timed_out()),
         }
-        Err(failure)
     }
 }

@@ -34,6 +34,11 @@ impl ClientEndpoint {
         Ok(Self { quic })
     }
 
+    /// Moves to a fresh socket, and its connections with it, for example when the machine has changed its network.
+    pub fn rebind(&self, config: &QuicConfig) -> io::Result<()> {
+        self.quic.rebind(socket::bind_any(config.socket_buffer)?)
+    }
+
     /// Waits until no connection is left, and their ends have been told to the peers.
     pub async fn wait_idle(&self) {
         self.quic.wait_idle().await;

@@ -23,6 +23,7 @@ mod listener;
 mod opening;
 mod preamble;
 mod pressure;
+mod race;
 mod shared;
 mod socket;
 mod stream;

@@ -1,0 +1,126 @@
+//! Over real UDP sockets on this machine, on a runtime with several threads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, too
+
+mod common;
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use carrier_quic::{ClientEndpoint, QuicCarrier, QuicConfig, QuicListener};
+use common::{Verdict, claim, pki::Pki, read_all, stream};
+use tokio::time::Instant;
+use tunnel_core::{Carrier, CloseCode, Connection, Listener};
+
+struct Real {
+    listener: QuicListener,
+    carrier: QuicCarrier,
+}
+
+impl Real {
+    /// A server on this address, and an agent that dials it as `host`.
+    fn new(addr: SocketAddr, host: &str) -> std::io::Result<Self> {
+        let pki = Pki::new();
+        let listener = QuicListener::bind(addr, &pki.server(), QuicConfig::default())?;
+        let server = format!("{host}:{}", listener.local_addr()?.port());
+        let carrier = QuicCarrier::new(server.parse().unwrap(), &pki.client(), QuicConfig::default()).unwrap();
+        Ok(Self { listener, carrier })
+    }
+
+    async fn connect(&mut self) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
+        let (claim, verdict) = (claim(), Verdict(None));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let (agent, server) = tokio::join!(self.carrier.dial(&claim, deadline), async {
+            let incoming = self.listener.accept().await.unwrap();
+            incoming.handshake(&verdict).await
+        });
+        (agent.unwrap(), server.unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_streams_carry_their_own_bytes_both_ways() {
+    let mut real = Real::new((Ipv4Addr::LOCALHOST, 0).into(), "127.0.0.1").unwrap();
+    let (agent, server) = real.connect().await;
+    let mut tasks = Vec::new();
+    for number in 0..64_u8 {
+        let (agent, server) = (Arc::clone(&agent), Arc::clone(&server));
+        tasks.push(tokio::spawn(async move {
+            let (opener, acceptor) = if number % 2 == 0 {
+                (agent, server)
+            } else {
+                (server, agent)
+            };
+            let (mut here, mut there) = stream(&opener, &acceptor).await;
+            let data = Bytes::from(vec![number; 300_000]);
+            let echo = async {
+                while let Some(bytes) = there.rx.recv(usize::MAX).await.unwrap() {
+                    there.tx.send_all(bytes).await.unwrap();
+                }
+                there.tx.finish().await.unwrap();
+            };
+            let send = async {
+                here.tx.send_all(data.clone()).await.unwrap();
+                here.tx.finish().await.unwrap();
+            };
+            let ((), (), received) = tokio::join!(echo, send, read_all(&mut *here.rx));
+            // Which stream meets which is not said; that each is whole is.
+            let received = received.unwrap();
+            assert_eq!(received.len(), data.len());
+            assert!(received.iter().all(|byte| *byte == received[0]));
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(agent.stats().bytes_sent + server.stats().bytes_sent, 2 * 64 * 300_000);
+    agent.close(CloseCode::SHUTDOWN, "");
+    assert_eq!(server.closed().await.code(), Some(CloseCode::SHUTDOWN));
+    real.listener.wait_idle().await;
+}
+
+#[tokio::test]
+async fn a_name_is_resolved_and_the_address_that_answers_is_taken() {
+    // Nobody listens on the IPv6 address that the name may have as well.
+    let mut real = Real::new((Ipv4Addr::LOCALHOST, 0).into(), "localhost").unwrap();
+    let (agent, _server) = real.connect().await;
+    assert_eq!(agent.peer().remote_addr.ip(), Ipv4Addr::LOCALHOST);
+}
+
+#[tokio::test]
+async fn an_ipv6_wildcard_takes_ipv4_as_well() {
+    let Ok(mut real) = Real::new((Ipv6Addr::UNSPECIFIED, 0).into(), "127.0.0.1") else {
+        println!("not tested: this system has no IPv6");
+        return;
+    };
+    let (_agent, server) = real.connect().await;
+    assert!(server.peer().remote_addr.ip().to_canonical().is_ipv4());
+}
+
+#[tokio::test]
+async fn a_connection_survives_a_change_of_address() {
+    let mut real = Real::new((Ipv4Addr::LOCALHOST, 0).into(), "127.0.0.1").unwrap();
+    let endpoint = ClientEndpoint::bind(&QuicConfig::default()).unwrap();
+    real.carrier = real.carrier.with_endpoint(endpoint.clone());
+    let (agent, server) = real.connect().await;
+    endpoint.rebind(&QuicConfig::default()).unwrap();
+    let (mut here, mut there) = stream(&agent, &server).await;
+    here.tx.send_all(Bytes::from_static(b"from elsewhere")).await.unwrap();
+    here.tx.finish().await.unwrap();
+    assert_eq!(read_all(&mut *there.rx).await.unwrap(), b"from elsewhere");
+}
+
+#[tokio::test]
+async fn two_carriers_share_a_socket() {
+    let mut one = Real::new((Ipv4Addr::LOCALHOST, 0).into(), "127.0.0.1").unwrap();
+    let mut two = Real::new((Ipv4Addr::LOCALHOST, 0).into(), "127.0.0.1").unwrap();
+    let endpoint = ClientEndpoint::bind(&QuicConfig::default()).unwrap();
+    one.carrier = one.carrier.with_endpoint(endpoint.clone());
+    two.carrier = two.carrier.with_endpoint(endpoint.clone());
+    let (_agent, first) = one.connect().await;
+    let (_agent, second) = two.connect().await;
+    assert_eq!(first.peer().remote_addr.port(), second.peer().remote_addr.port());
+}
