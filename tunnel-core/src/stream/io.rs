@@ -92,3 +92,153 @@ impl AsyncWrite for DuplexIo {
         self.stream.tx.poll_finish(cx).map_err(io::Error::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+    use tunnel_proto::StreamCode;
+
+    use super::*;
+    use crate::{
+        error::{ConnectionError, RecvError, SendError},
+        stream::pair::{pair, pair_with_cut},
+    };
+
+    /// The stream error inside an I/O error.
+    fn cause<E: std::error::Error + 'static>(error: &io::Error) -> &E {
+        error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_ends_one_half_only() {
+        let (left, right) = pair(64);
+        let (mut left, mut right) = (left.into_io(), right.into_io());
+        left.write_all(b"question").await.unwrap();
+        left.shutdown().await.unwrap();
+        left.shutdown().await.unwrap();
+        let mut text = String::new();
+        right.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "question");
+
+        right.write_all(b"answer").await.unwrap();
+        right.shutdown().await.unwrap();
+        text.clear();
+        left.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "answer");
+        // The end stays the end.
+        assert_eq!(left.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_write_after_a_shutdown_fails() {
+        let (left, _right) = pair(64);
+        let mut left = left.into_io();
+        left.shutdown().await.unwrap();
+        let error = left.write_all(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_no_end() {
+        let (mut left, right) = pair(64);
+        left.tx.reset(StreamCode::POLICY);
+        let error = right.into_io().read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(
+            matches!(cause(&error), RecvError::Reset(StreamCode::POLICY)),
+            "{error:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_drop_without_a_shutdown_is_a_reset() {
+        let (left, right) = pair(64);
+        let (mut left, mut right) = (left.into_io(), right.into_io());
+        left.write_all(b"half a mess").await.unwrap();
+        drop(left);
+        let error = right.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_stop_breaks_the_pipe() {
+        let (left, mut right) = pair(64);
+        right.rx.stop(StreamCode::TARGET_RESET);
+        let error = left.into_io().write_all(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(
+            matches!(cause(&error), SendError::Stopped(StreamCode::TARGET_RESET)),
+            "{error:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_aborts_both_halves() {
+        let (left, _right, lose) = pair_with_cut(64);
+        let mut left = left.into_io();
+        lose(ConnectionError::local(tunnel_proto::CloseCode::DONE, ""));
+        let read = left.read(&mut [0]).await.unwrap_err();
+        let write = left.write(&[0]).await.unwrap_err();
+        assert_eq!(
+            (read.kind(), write.kind()),
+            (io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionAborted)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_not_read_is_given_back() {
+        let (mut left, right) = pair(64);
+        left.tx.send_all(Bytes::from_static(b"line\nrest")).await.unwrap();
+        let mut right = right.into_io();
+        let mut line = String::new();
+        right.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "line\n");
+        let (mut stream, unread) = right.into_parts();
+        assert_eq!(unread, "rest");
+        left.tx.finish().await.unwrap();
+        assert_eq!(stream.rx.recv(64).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_into_no_room() {
+        let (mut left, right) = pair(64);
+        left.tx.send_all(Bytes::from_static(b"x")).await.unwrap();
+        let mut right = right.into_io();
+        assert_eq!(right.read(&mut []).await.unwrap(), 0);
+        assert_eq!(right.read_u8().await.unwrap(), b'x');
+        assert_eq!(right.write(&[]).await.unwrap(), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_byte_passes_in_order(len in 0..300_000_usize, piece in 1..100_000_usize, room in 1..100_000_usize, window in 1..100_000_usize) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let bytes: Vec<u8> = (0..251).cycle().take(len).collect();
+            let (left, right) = pair(window);
+            let (mut left, mut right) = (left.into_io(), right.into_io());
+            let received = runtime.block_on(async {
+                let write = async {
+                    for piece in bytes.chunks(piece) {
+                        left.write_all(piece).await.unwrap();
+                    }
+                    left.shutdown().await.unwrap();
+                };
+                let read = async {
+                    let (mut all, mut buf) = (Vec::new(), vec![0; room]);
+                    loop {
+                        let read = right.read(&mut buf).await.unwrap();
+                        if read == 0 {
+                            return all;
+                        }
+                        all.extend_from_slice(&buf[..read]);
+                    }
+                };
+                tokio::join!(write, read).1
+            });
+            prop_assert!(received == bytes);
+        }
+    }
+}
