@@ -33,6 +33,33 @@ pub enum Effect {
 }
 
 /// A policy as it stands in a configuration file.
+///
+/// ```
+/// use tunnel_core::{Policy, PolicyConfig};
+///
+/// let config: PolicyConfig = toml::from_str(r#"
+///     [[claims]]
+///     name = "nodes are called by their certificate"
+///     identities = ["cn:node-*"]
+///     agents = ["{name}"]
+///
+///     [[rules]]
+///     name = "no SSH"
+///     effect = "deny"
+///     clients = ["*"]
+///     ports = [22]
+///
+///     [[rules]]
+///     name = "kubelets"
+///     clients = ["cn:kube-apiserver"]
+///     agents = ["node-*"]
+///     hosts = ["10.0.0.0/8", "*.svc.cluster.local"]
+///     ports = [10250, "8000-8999"]
+///     may_select = true
+/// "#)?;
+/// let policy = Policy::new(config)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
@@ -676,5 +703,27 @@ mod tests {
             Policy::new(PolicyConfig::default()).unwrap_err(),
             InvalidPolicy::NoRules
         );
+    }
+
+    #[test]
+    fn mistakes_in_a_file_name_the_place() {
+        for (text, message) in [
+            (
+                "[[rules]]\nclients = [\"*\"]\nports = [\"9-8\"]",
+                "\"9-8\" is neither a port",
+            ),
+            (
+                "[[rules]]\nclients = [\"*\"]\nports = [70000]",
+                "\"70000\" is neither a port",
+            ),
+            ("[[rules]]\nclients = [\"*\"]\nport = [1]", "unknown field `port`"),
+            (
+                "[[rules]]\nclients = [\"*\"]\neffect = \"maybe\"",
+                "unknown variant `maybe`",
+            ),
+        ] {
+            let error = toml::from_str::<PolicyConfig>(text).unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains("line 3"), "{error}");
+        }
     }
 }

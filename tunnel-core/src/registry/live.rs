@@ -50,7 +50,7 @@ pub struct Load {
     pub suspect: bool,
     /// Streams in flight.
     pub streams: u64,
-    /// Dials in a row without an answer.
+    /// Dials in a row that lately got no answer.
     pub unanswered: u32,
 }
 
@@ -108,11 +108,15 @@ impl LiveConnection {
     /// How fit the connection is to carry a stream.
     #[must_use]
     pub fn load(&self, now: Instant) -> Load {
-        let unanswered = self.unanswered.load(Ordering::Relaxed);
         let at = self.since + Duration::from_millis(self.unanswered_at.load(Ordering::Relaxed));
+        let unanswered = if now.saturating_duration_since(at) < SUSPECT_FOR {
+            self.unanswered.load(Ordering::Relaxed)
+        } else {
+            0
+        };
         Load {
             draining: self.is_draining(),
-            suspect: unanswered >= SUSPECT_AFTER && now.saturating_duration_since(at) < SUSPECT_FOR,
+            suspect: unanswered >= SUSPECT_AFTER,
             streams: self.in_flight.load(Ordering::Relaxed),
             unanswered,
         }

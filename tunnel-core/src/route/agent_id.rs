@@ -14,7 +14,7 @@ impl Strategy for ByAgentId {
 
     fn candidates<'v>(&self, request: &RouteRequest<'_>, view: &'v View) -> Option<Candidates<'v>> {
         match request.selector {
-            Selector::Agent(agent) => Some(Candidates::Some(view.get(agent).into_iter().collect())),
+            Selector::Agent(agent) => Some(Candidates::These(view.get(agent).into_iter().collect())),
             _ => None,
         }
     }

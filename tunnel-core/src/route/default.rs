@@ -5,9 +5,9 @@ use crate::{opener::Selector, registry::View};
 
 /// Takes requests that leave the agent to the server, and every agent there is.
 #[derive(Clone, Copy, Debug)]
-pub struct Default;
+pub struct ByDefault;
 
-impl Strategy for Default {
+impl Strategy for ByDefault {
     fn name(&self) -> &'static str {
         "default"
     }

@@ -19,7 +19,7 @@ impl Strategy for ByLabels {
                     .sessions()
                     .iter()
                     .filter(|session| session.labels().contains_all(wanted));
-                Some(Candidates::Some(having.collect()))
+                Some(Candidates::These(having.collect()))
             }
             _ => None,
         }

@@ -13,7 +13,7 @@ use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 use tunnel_proto::{AgentId, Labels, Refusal, RefusalKind, Target};
 
-pub use self::{agent_id::ByAgentId, choice::choose, default::Default, labels::ByLabels};
+pub use self::{agent_id::ByAgentId, choice::choose, default::ByDefault, labels::ByLabels};
 use crate::{
     opener::Selector,
     registry::{LiveConnection, Load, Session, View},
@@ -41,7 +41,7 @@ pub trait Strategy: fmt::Debug + Send + Sync {
 /// The strategies that a server has unless told otherwise, in order.
 #[must_use]
 pub fn strategies() -> Vec<Arc<dyn Strategy>> {
-    vec![Arc::new(ByAgentId), Arc::new(ByLabels), Arc::new(Default)]
+    vec![Arc::new(ByAgentId), Arc::new(ByLabels), Arc::new(ByDefault)]
 }
 
 /// The agents that a stream may go through.
@@ -50,7 +50,7 @@ pub enum Candidates<'v> {
     /// All of a view.
     All(&'v [Arc<Session>]),
     /// Some of it.
-    Some(Vec<&'v Arc<Session>>),
+    These(Vec<&'v Arc<Session>>),
 }
 
 impl<'v> Candidates<'v> {
@@ -59,7 +59,7 @@ impl<'v> Candidates<'v> {
     pub fn len(&self) -> usize {
         match self {
             Self::All(sessions) => sessions.len(),
-            Self::Some(sessions) => sessions.len(),
+            Self::These(sessions) => sessions.len(),
         }
     }
 
@@ -74,7 +74,7 @@ impl<'v> Candidates<'v> {
     pub fn get(&self, index: usize) -> Option<&'v Arc<Session>> {
         match self {
             Self::All(sessions) => sessions.get(index),
-            Self::Some(sessions) => sessions.get(index).copied(),
+            Self::These(sessions) => sessions.get(index).copied(),
         }
     }
 }

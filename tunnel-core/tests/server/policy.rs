@@ -1,8 +1,8 @@
 //! What a server lets its clients do, at the opening of a stream and later.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::io::AsyncReadExt;
 use tunnel_core::{
     Client, Opener, Policy, PolicyConfig, RecvError, RefusalKind, Selector, SendError, StreamCode, policy::RuleConfig,
 };
@@ -155,28 +155,29 @@ async fn a_new_policy_ends_the_streams_that_it_does_not_allow() {
 
 #[tokio::test(start_paused = true)]
 async fn a_revoked_stream_is_reset_even_if_nobody_looks_at_it() {
-    let world = World::with(|builder| builder.policy(policy(vec![rule("*")])));
-    let agent = world.agent("node-7", Behaviour::Ignore).await;
-    let server = world.server.clone();
-    let open = tokio::spawn(async move { server.open(request()).await });
-    settle().await;
-    open.abort();
-    drop(agent);
-
-    let carrier = world.carrier.another(common_name("b"));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    let connection = tunnel_core::Carrier::dial(&carrier, &crate::support::claim("b", 1), deadline)
-        .await
-        .unwrap();
-    settle().await;
-    let accept = async { connection.accept().await.unwrap().accept().await.unwrap() };
-    let mut wish = request();
-    wish.selector = Selector::Agent("b".parse().unwrap());
-    world.server.set_policy(Arc::new(Policy::allow_all()));
-    let (opened, at_agent) = tokio::join!(world.server.open(wish), accept);
+    let world = World::new();
+    let agent = world.agent("node-7", Behaviour::Wait).await;
+    let accept = async { agent.connection.accept().await.unwrap().accept().await.unwrap() };
+    let (opened, at_agent) = tokio::join!(world.open(), accept);
     let _unused = opened.unwrap();
     world.server.set_policy(Arc::new(Policy::deny_all()));
     let mut io = at_agent.into_io();
-    let read = timeout(Duration::from_secs(1), io.read_u8()).await.unwrap();
+    let read = soon(io.read_u8()).await;
     assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_comes_while_a_dial_is_pending_holds_for_it() {
+    let world = World::new();
+    let agent = world.agent("node-7", Behaviour::Wait).await;
+    let late = async {
+        let inbound = agent.connection.accept().await.unwrap();
+        world.server.set_policy(Arc::new(Policy::deny_all()));
+        inbound.accept().await.unwrap()
+    };
+    let (opened, at_agent) = tokio::join!(world.open(), late);
+    assert_eq!(kind(opened), RefusalKind::HttpRequestDenied);
+    let read = soon(at_agent.into_io().read_u8()).await;
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(world.metric("streams_open{opener=\"server\"}"), 0.0);
 }

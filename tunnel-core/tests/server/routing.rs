@@ -1,9 +1,13 @@
 //! Through which agent a stream goes, and what happens when that fails.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
-use tunnel_core::{CloseCode, Labels, Opener, RefusalKind, Selector};
+use tunnel_core::{
+    CloseCode, Labels, Opener, Policy, RefusalKind, Selector, ServerConfig,
+    registry::{Session, View},
+    route::{self, Candidates, RouteRequest, Strategy},
+};
 
 use crate::support::{Behaviour, World, claim, common_name, kind, request, round_trip, settle, soon};
 
@@ -292,13 +296,9 @@ async fn a_draining_agent_is_passed_over() {
 
 #[tokio::test(start_paused = true)]
 async fn pending_dials_are_limited() {
-    let mut config = tunnel_core::ServerConfig::default();
+    let mut config = ServerConfig::default();
     config.max_pending_dials = 1;
-    let world = World::with(|builder| {
-        builder
-            .policy(std::sync::Arc::new(tunnel_core::Policy::allow_all()))
-            .config(config)
-    });
+    let world = World::with(|builder| builder.policy(Arc::new(Policy::allow_all())).config(config));
     let _agent = world.agent("node-7", Behaviour::Ignore).await;
     let server = world.server.clone();
     let first = tokio::spawn(async move { server.open(request()).await });
@@ -308,4 +308,72 @@ async fn pending_dials_are_limited() {
     let _ = first.await;
     let dial = tokio::time::timeout(Duration::from_secs(1), world.open()).await;
     assert!(dial.is_err(), "the place is free again, and the agent still silent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_agent_gets_another_chance() {
+    let world = World::new();
+    let agent = world.agent("mute", Behaviour::Ignore).await;
+    for _ in 0..2 {
+        let mut wish = request();
+        wish.head.deadline = Some(Duration::from_secs(1));
+        assert_eq!(kind(world.server.open(wish).await), RefusalKind::ConnectionTimeout);
+    }
+    let load = || {
+        world
+            .server
+            .agents()
+            .get(&agent.id)
+            .unwrap()
+            .load(Instant::now())
+            .unwrap()
+    };
+    assert!(load().suspect);
+    sleep(Duration::from_secs(30)).await;
+    assert!(!load().suspect && load().unanswered == 0);
+    // One more failure is enough this time.
+    let mut wish = request();
+    wish.head.deadline = Some(Duration::from_secs(1));
+    assert_eq!(kind(world.server.open(wish).await), RefusalKind::ConnectionTimeout);
+    assert!(load().suspect);
+}
+
+/// Takes requests for a host that an agent says it has.
+#[derive(Debug)]
+struct ByHostLabel;
+
+impl Strategy for ByHostLabel {
+    fn name(&self) -> &'static str {
+        "host-label"
+    }
+
+    fn candidates<'v>(&self, request: &RouteRequest<'_>, view: &'v View) -> Option<Candidates<'v>> {
+        let host = request.target.host_port()?.host().to_string();
+        let having = |session: &&Arc<Session>| session.labels().get("host") == Some(&host);
+        let having: Vec<_> = view.sessions().iter().filter(having).collect();
+        (!having.is_empty()).then_some(Candidates::These(having))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strategies_are_asked_in_order() {
+    let world = World::with(|builder| {
+        let mut strategies = route::strategies();
+        strategies.insert(0, Arc::new(ByHostLabel));
+        builder.policy(Arc::new(Policy::allow_all())).strategies(strategies)
+    });
+    let mut special = claim("special", 1);
+    special.labels = labels(&[("host", "db.example")]);
+    let carrier = world.carrier.another(common_name("special"));
+    let _special = world.connect(&carrier, special, Behaviour::Echo).await.unwrap();
+    let _plain = world.agent("plain", Behaviour::Echo).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let opened = world.open().await.unwrap();
+        assert_eq!(opened.agent.as_str(), "special");
+        held.push(opened);
+    }
+    let mut other = request();
+    other.head.target = "tcp://elsewhere.example:80".parse().unwrap();
+    assert_eq!(world.server.open(other).await.unwrap().agent.as_str(), "plain");
 }

@@ -108,19 +108,24 @@ impl Drop for Agent {
 pub(crate) enum Behaviour {
     /// Sends back what it gets.
     Echo,
-    /// Takes notice of no stream.
+    /// Answers no stream.
     Ignore,
+    /// Leaves all to the test.
+    Wait,
     /// Refuses all.
     Refuse(RefusalKind),
 }
 
 impl Behaviour {
     async fn run(self, connection: Arc<dyn Connection>) {
+        if matches!(self, Self::Wait) {
+            return;
+        }
         let mut ignored = Vec::new();
         while let Ok(inbound) = connection.accept().await {
             match &self {
                 Self::Echo => drop(tokio::spawn(echo(inbound))),
-                Self::Ignore => ignored.push(inbound),
+                Self::Ignore | Self::Wait => ignored.push(inbound),
                 Self::Refuse(kind) => inbound.refuse(Refusal::new(*kind, "no")),
             }
         }
