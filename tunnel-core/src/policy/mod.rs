@@ -2,11 +2,14 @@
 //!
 //! Policies are pure and synchronous, so that they can be tested as a table and asked anywhere.
 
+mod agent;
 mod pattern;
 mod server;
+mod special;
 mod target;
 
 pub use self::{
+    agent::{AgentPolicy, AgentPolicyConfig, AgentRuleConfig, TargetDenied},
     pattern::{InvalidPattern, Pattern},
     server::{Access, ClaimConfig, Denied, Effect, InvalidPolicy, Policy, PolicyConfig, RuleConfig, Scope},
     target::{HostRule, InvalidHostRule, InvalidPortRange, PortRange, TargetRule},
