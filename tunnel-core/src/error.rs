@@ -174,6 +174,22 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// A short name for metrics: `resolve`, `unreachable`, `tls`, `protocol`, `lost`, `timeout`, `unusable`, or the
+    /// code of a rejection.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Resolve { .. } => "resolve",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Tls { .. } => "tls",
+            Self::Rejected { rejection, .. } => rejection.code.label(),
+            Self::Protocol { .. } => "protocol",
+            Self::Lost { .. } => "lost",
+            Self::TimedOut { .. } => "timeout",
+            Self::Unusable(_) => "unusable",
+        }
+    }
+
     /// How long the server asked this agent to stay away.
     #[must_use]
     pub fn not_before(&self) -> Option<Duration> {
