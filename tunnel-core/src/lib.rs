@@ -8,6 +8,7 @@
 //! It re-exports `tunnel-proto` as [`proto`] and its vocabulary at the root.
 
 pub mod admission;
+pub mod agent;
 pub mod carrier;
 pub mod dial;
 pub mod error;
@@ -26,6 +27,9 @@ pub use tunnel_proto::{
 };
 
 pub use admission::{AuthError, Authenticator, NoToken, Require, TokenAuthenticator};
+pub use agent::{
+    Agent, AgentBuilder, AgentConfig, AgentMetrics, AgentOpenError, AgentStatus, CredentialSource, RunningAgent,
+};
 pub use carrier::{
     Admission, Admitted, Arrival, Backpressure, Capabilities, Carrier, Confirmation, Connection, ConnectionStats,
     Inbound, Incoming, Listener, Openers, Peer, PeerRole,
@@ -33,7 +37,7 @@ pub use carrier::{
 pub use dial::{Resolve, SystemResolver, TargetDialOptions, TargetDialer, TargetSocket};
 pub use error::{AcceptError, ConnectionError, DialError, HandshakeError, Initiator, OpenError, RecvError, SendError};
 pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
-pub use policy::{Policy, PolicyConfig};
+pub use policy::{AgentPolicy, AgentPolicyConfig, Policy, PolicyConfig};
 pub use relay::{Counters, End, Meter, Party, Relay, RelayOptions, RelayReport, Socket, relay};
 pub use server::{AcceptConfig, InboundHandler, Server, ServerBuilder, ServerConfig, ServerMetrics};
 pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};

@@ -1,0 +1,68 @@
+//! What can be set about an agent.
+
+use std::time::Duration;
+
+use super::BackoffConfig;
+
+/// What can be set about an agent; [`Default`] is meant to fit most.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct AgentConfig {
+    /// How long connecting to a server may take by the last of its carriers, up to the welcome. Default 10 s.
+    pub connect_timeout: Duration,
+    /// How long it may take by a carrier that another one can stand in for. Default 4 s, so that a network that
+    /// swallows UDP costs no more than that.
+    pub fallback_after: Duration,
+    /// How many streams may wait for their answer at once, over all servers; more are refused with
+    /// [`ConnectionLimitReached`](tunnel_proto::RefusalKind::ConnectionLimitReached). Default 1,024: each holds a
+    /// task and up to a few sockets.
+    pub max_pending_dials: u32,
+    /// Ends a stream on which no byte has moved for this long. Default: none.
+    pub idle_timeout: Option<Duration>,
+    /// When a server is dialled again.
+    pub backoff: BackoffConfig,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            fallback_after: Duration::from_secs(4),
+            max_pending_dials: 1024,
+            idle_timeout: None,
+            backoff: BackoffConfig::default(),
+        }
+    }
+}
+
+/// An agent that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidAgentConfig {
+    /// A setting must be more than zero.
+    #[error("{0} must be more than zero")]
+    Zero(&'static str),
+    /// There is no server to connect to.
+    #[error("an agent needs at least one server")]
+    NoServer,
+    /// There is no way to reach a server.
+    #[error("server {0} has no carrier")]
+    NoCarrier(usize),
+}
+
+impl AgentConfig {
+    pub(super) fn validate(&self) -> Result<(), InvalidAgentConfig> {
+        let settings = [
+            ("connect_timeout", self.connect_timeout.is_zero()),
+            ("fallback_after", self.fallback_after.is_zero()),
+            ("max_pending_dials", self.max_pending_dials == 0),
+            ("idle_timeout", self.idle_timeout.is_some_and(|limit| limit.is_zero())),
+            ("backoff.base", self.backoff.base.is_zero()),
+            ("backoff.cap", self.backoff.cap.is_zero()),
+        ];
+        match settings.into_iter().find(|(_, zero)| *zero) {
+            Some((name, _)) => Err(InvalidAgentConfig::Zero(name)),
+            None => Ok(()),
+        }
+    }
+}

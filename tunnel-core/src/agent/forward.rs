@@ -1,0 +1,148 @@
+//! What an agent does with a stream by default: dials its target and relays.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{sync::watch, time::Instant};
+use tracing::debug;
+use tunnel_proto::{Refusal, RefusalKind, StreamCode, Target};
+
+use super::{AgentMetrics, metrics::ResultLabels};
+use crate::{
+    carrier::{Inbound, Peer},
+    dial::{TargetDialer, TargetSocket},
+    policy::{AgentPolicy, TargetDenied},
+    relay::{Party, RelayOptions, relay},
+    server::InboundHandler,
+};
+
+/// Dials targets as far as the policy allows, and relays.
+#[derive(Debug)]
+pub(super) struct Forward {
+    dialer: TargetDialer,
+    policy: watch::Receiver<Arc<AgentPolicy>>,
+    idle_limit: Option<Duration>,
+    metrics: AgentMetrics,
+}
+
+impl Forward {
+    pub(super) fn new(
+        dialer: TargetDialer,
+        policy: watch::Receiver<Arc<AgentPolicy>>,
+        idle_limit: Option<Duration>,
+        metrics: AgentMetrics,
+    ) -> Self {
+        Self {
+            dialer,
+            policy,
+            idle_limit,
+            metrics,
+        }
+    }
+
+    /// Dials a target within what is left of its stream's deadline.
+    async fn dial(
+        &self,
+        policy: &AgentPolicy,
+        target: &Target,
+        within: Option<Duration>,
+    ) -> Result<TargetSocket, Refusal> {
+        policy.check(target).map_err(|denied| forbidden(target, &denied))?;
+        let started = Instant::now();
+        let dialled = self.dialer.dial(target, within, |ip| policy.check_ip(target, ip)).await;
+        let result = match &dialled {
+            Ok(_) => "reached",
+            Err(refusal) => refusal.kind.name(),
+        };
+        let duration = self.metrics.dial_duration.get_or_create_owned(&ResultLabels { result });
+        duration.observe(started.elapsed().as_secs_f64());
+        dialled
+    }
+}
+
+#[async_trait]
+impl InboundHandler for Forward {
+    async fn handle(&self, mut inbound: Box<dyn Inbound>, peer: &Peer) {
+        let target = inbound.head().target.clone();
+        let within = inbound.head().deadline;
+        let client = inbound.head().client.map(tracing::field::display);
+        let server = peer.welcome().map(|welcome| &welcome.server);
+        let server = server.map_or("", |server| server.as_str());
+        // A policy that is put in force from here on is noticed below.
+        let mut changes = self.policy.clone();
+        let policy = Arc::clone(&changes.borrow_and_update());
+        let dialled = tokio::select! {
+            biased;
+            () = inbound.cancelled() => {
+                self.metrics.streams_abandoned.inc();
+                debug!(server, %target, client, "stream given up before its target was reached");
+                return;
+            }
+            dialled = self.dial(&policy, &target, within) => dialled,
+        };
+        let socket = match dialled {
+            Ok(socket) => socket,
+            Err(refusal) => {
+                debug!(server, %target, client, %refusal, "stream refused");
+                return inbound.refuse(refusal);
+            }
+        };
+        let ip = remote_ip(&socket);
+        let stream = match inbound.accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.metrics.streams_abandoned.inc();
+                debug!(server, %target, client, %error, "stream given up while its target was reached");
+                return;
+            }
+        };
+        debug!(server, %target, client, "stream opened");
+        let mut options = RelayOptions::new(Party::Target);
+        options.idle_limit = self.idle_limit;
+        let mut relay = relay(socket, Bytes::new(), stream, options);
+        let report = tokio::select! {
+            report = &mut relay => Ok(report),
+            denied = denied_later(&mut changes, &target, ip) => Err(denied),
+        };
+        match report {
+            Ok(report) => {
+                debug!(server, %target, sent = report.sent, received = report.received, "stream ended: {report}")
+            }
+            Err(denied) => {
+                let report = relay.end(StreamCode::POLICY);
+                debug!(server, %target, sent = report.sent, received = report.received, "stream ended: {denied}");
+            }
+        }
+    }
+}
+
+/// Waits for a policy that does not allow a target any more.
+async fn denied_later(
+    changes: &mut watch::Receiver<Arc<AgentPolicy>>,
+    target: &Target,
+    ip: Option<IpAddr>,
+) -> TargetDenied {
+    while changes.changed().await.is_ok() {
+        let policy = Arc::clone(&changes.borrow_and_update());
+        let by_ip = ip.map_or(Ok(()), |ip| policy.check_ip(target, ip));
+        if let Err(denied) = policy.check(target).and(by_ip) {
+            return denied;
+        }
+    }
+    // The agent is gone, and its tasks with it.
+    std::future::pending().await
+}
+
+/// The address that a target was reached at, unless it is a Unix socket.
+fn remote_ip(socket: &TargetSocket) -> Option<IpAddr> {
+    match socket {
+        TargetSocket::Tcp(socket) => socket.peer_addr().ok().map(|addr| addr.ip()),
+        TargetSocket::Unix(_) => None,
+    }
+}
+
+fn forbidden(target: &Target, denied: &TargetDenied) -> Refusal {
+    let text = format!("cannot reach {target}: the agent's policy forbids it: {denied}");
+    Refusal::new(RefusalKind::DestinationIpProhibited, text)
+}

@@ -1,0 +1,104 @@
+//! Serves one connection: takes the streams that the server opens, each in a task of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tracing::{info, warn};
+use tunnel_proto::{CloseCode, Refusal, RefusalKind};
+
+use super::{
+    Inner,
+    entry::Served,
+    metrics::{CarrierLabels, EndLabels},
+    report::Chain,
+    streams::{self, Pending},
+};
+use crate::{
+    carrier::{Connection, Inbound},
+    error::{ConnectionError, Initiator},
+};
+
+/// How long a carrier may take to say that a connection has ended which this side closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Serves a connection to its end.
+pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, served: Served) {
+    let carrier = connection.peer().carrier;
+    let labels = CarrierLabels { carrier };
+    agent.metrics.connections_made.get_or_create(&labels).inc();
+    agent.metrics.connections.get_or_create(&labels).inc();
+
+    let cause = until_the_end(&agent, &connection).await;
+
+    drop(served);
+    agent.metrics.connections.get_or_create(&labels).dec();
+    let ended = end_labels(carrier, &cause);
+    agent.metrics.connections_ended.get_or_create(&ended).inc();
+    if cause.code() == Some(CloseCode::DRAINED) {
+        info!(carrier, "a drained connection has ended: {}", Chain(&cause));
+    }
+}
+
+async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>) -> ConnectionError {
+    let mut closed = connection.closed();
+    let mut leaving = std::pin::pin!(agent.leaving());
+    let (mut accepting, mut staying) = (true, true);
+    loop {
+        tokio::select! {
+            biased;
+            cause = &mut closed => return cause,
+            () = agent.stop.cancelled() => break,
+            () = &mut leaving, if staying => {
+                staying = false;
+                connection.drain();
+            }
+            inbound = connection.accept(), if accepting => match inbound {
+                Ok(inbound) => take(agent, connection, inbound),
+                Err(_) => accepting = false,
+            },
+        }
+    }
+    let reason = "the agent is shutting down";
+    connection.close(CloseCode::SHUTDOWN, reason);
+    timeout(CLOSE_LIMIT, closed).await.unwrap_or_else(|_| {
+        warn!(
+            carrier = connection.peer().carrier,
+            "the carrier did not end a closed connection"
+        );
+        ConnectionError::local(CloseCode::SHUTDOWN, reason)
+    })
+}
+
+/// Gives a stream to the handler, unless too many wait for their answer.
+fn take(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, inbound: Box<dyn Inbound>) {
+    let Ok(permit) = Arc::clone(&agent.pending).try_acquire_owned() else {
+        let limit = agent.config.max_pending_dials;
+        let text = format!("{limit} streams wait for their target, which is this agent's limit; try again later");
+        let refusal = Refusal::new(RefusalKind::ConnectionLimitReached, text);
+        return streams::refuse(&agent.metrics, inbound, refusal);
+    };
+    let inbound = Pending::new(inbound, agent.metrics.clone(), permit);
+    let (agent, connection) = (Arc::clone(agent), Arc::clone(connection));
+    let tasks = agent.tasks.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = agent.stop.cancelled() => {}
+            () = agent.handler.handle(inbound, connection.peer()) => {}
+        }
+    });
+}
+
+fn end_labels(carrier: &'static str, cause: &ConnectionError) -> EndLabels {
+    let by = match cause.initiator() {
+        Initiator::Local => "agent",
+        Initiator::Remote => "server",
+        Initiator::Network => "network",
+    };
+    let reason = match cause {
+        ConnectionError::Closed { code, .. } => code.label(),
+        ConnectionError::TimedOut { .. } => "silent",
+        ConnectionError::Transport(_) => "transport",
+    };
+    EndLabels { carrier, by, reason }
+}

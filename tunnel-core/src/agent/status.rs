@@ -1,0 +1,86 @@
+//! What an agent knows of its connections.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tunnel_proto::{AgentId, Generation, ServerId};
+
+/// How an agent is at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AgentStatus {
+    /// The agent's name.
+    pub agent: AgentId,
+    /// Which life of it this is.
+    pub generation: Generation,
+    /// Whether it is draining: it connects no more and takes no new streams.
+    pub draining: bool,
+    /// Its servers, as they were configured.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// How an agent stands with one of its servers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerStatus {
+    /// How the server is reached, best first: a URL for each carrier.
+    pub remotes: Vec<String>,
+    /// Whether it is connected.
+    pub state: ServerState,
+    /// What went wrong last.
+    pub last_error: Option<LastError>,
+    /// How many older connections with the server only finish their streams.
+    pub draining_connections: usize,
+    /// The place in [`AgentStatus::servers`] of another one that has turned out to be the same server. Both
+    /// connections are kept, but they are no protection against the loss of that server.
+    pub same_as: Option<usize>,
+}
+
+impl ServerStatus {
+    /// Whether both are connected, and with the same server.
+    pub(super) fn is_same_server(&self, other: &Self) -> bool {
+        match (&self.state, &other.state) {
+            (ServerState::Connected { server: this, .. }, ServerState::Connected { server: that, .. }) => this == that,
+            _ => false,
+        }
+    }
+}
+
+/// Whether a server is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerState {
+    /// The agent is trying to connect.
+    Connecting,
+    /// It is connected.
+    #[non_exhaustive]
+    Connected {
+        /// The server's name.
+        server: ServerId,
+        /// By which carrier.
+        carrier: &'static str,
+        /// The URL that was dialled.
+        remote: String,
+        /// The server's address when the connection was made.
+        addr: SocketAddr,
+        /// For how long.
+        since: Duration,
+    },
+    /// The agent will try again.
+    #[non_exhaustive]
+    Waiting {
+        /// In how long.
+        next_try: Duration,
+    },
+    /// The agent does not try any more, because it is draining or has ended.
+    Ended,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LastError {
+    /// What, with its causes.
+    pub text: String,
+    /// How long ago.
+    pub ago: Duration,
+}

@@ -1,0 +1,11 @@
+//! An agent over the memory carrier and over scripted ones.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step fails the test"
+)]
+
+mod serving;
+mod support;

@@ -1,0 +1,102 @@
+//! A server for agents, and targets for their streams.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use prometheus_client::{encoding::text, registry::Registry};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+use tunnel_core::{
+    Agent, AgentBuilder, AgentId, DuplexIo, Identity, Policy, RunningAgent, Server, ServerBuilder, Target,
+};
+use tunnel_testkit::memory::{self, MemoryCarrier};
+
+/// A server with one memory listener, and the carrier that reaches it.
+pub(crate) struct Site {
+    pub(crate) server: Server,
+    pub(crate) carrier: MemoryCarrier,
+}
+
+impl Site {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, |builder| builder)
+    }
+
+    pub(crate) fn with(name: &str, change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        let (carrier, listener) = memory::pair(memory::Config::default());
+        let builder = Server::builder(name.parse().unwrap()).policy(Arc::new(Policy::allow_all()));
+        let server = change(builder).build().unwrap();
+        server.listen(Box::new(listener)).unwrap();
+        let carrier = carrier.another(common_name("node-7"));
+        Self { server, carrier }
+    }
+
+    /// An agent that is connected with this server alone.
+    pub(crate) async fn agent(&self, change: impl FnOnce(AgentBuilder) -> AgentBuilder) -> RunningAgent {
+        let builder = Agent::builder(id()).server(vec![Arc::new(self.carrier.clone())]);
+        let agent = change(builder).build().unwrap().start();
+        soon(agent.connected()).await;
+        soon(self.server.wait_for(&id())).await;
+        agent
+    }
+}
+
+pub(crate) fn id() -> AgentId {
+    "node-7".parse().unwrap()
+}
+
+pub(crate) fn common_name(name: &str) -> Identity {
+    let mut identity = Identity::anonymous();
+    identity.common_name = Some(name.to_owned());
+    identity
+}
+
+/// What must come soon; in paused time this costs nothing.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_secs(10), future).await.expect("within 10 s")
+}
+
+/// A target that sends back what it is sent.
+pub(crate) async fn echo_target() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = socket.split();
+                tokio::io::copy(&mut read, &mut write).await?;
+                write.shutdown().await
+            });
+        }
+    });
+    addr
+}
+
+pub(crate) fn tcp(addr: SocketAddr) -> Target {
+    Target::try_from(addr).unwrap()
+}
+
+/// Sends bytes to an echo, finishes, and takes them back.
+pub(crate) async fn round_trip(mut io: DuplexIo, bytes: &[u8]) {
+    let echoed = soon(async {
+        let mut echoed = Vec::new();
+        io.write_all(bytes).await.unwrap();
+        io.shutdown().await.unwrap();
+        io.read_to_end(&mut echoed).await.unwrap();
+        echoed
+    });
+    assert!(echoed.await == bytes);
+}
+
+/// The value of the metric whose line begins so, without its prefix `tunnel_agent_`.
+pub(crate) fn metric(agent: &RunningAgent, line: &str) -> f64 {
+    let mut registry = Registry::default();
+    agent.metrics().register(&mut registry);
+    let mut all = String::new();
+    text::encode(&mut all, &registry).unwrap();
+    let wanted = format!("tunnel_agent_{line} ");
+    let value = all.lines().find_map(|line| line.strip_prefix(&wanted));
+    value.map_or(0.0, |value| value.parse().unwrap())
+}
