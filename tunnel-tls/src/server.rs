@@ -208,8 +208,7 @@ impl Material for ServerMaterial {
         let certificate = recipe.certificate.load(reader)?;
         let clients = match &recipe.client_auth {
             ClientAuth::None => None,
-            ClientAuth::Optional(trust) => Some(trust.load(reader)?.client_verifier(false)?),
-            ClientAuth::Required(trust) => Some(trust.load(reader)?.client_verifier(true)?),
+            ClientAuth::Optional(trust) | ClientAuth::Required(trust) => Some(trust.load(reader)?.client_verifier()?),
         };
         Ok(Self { certificate, clients })
     }

@@ -81,19 +81,15 @@ pub(crate) struct Anchors {
 }
 
 impl Anchors {
-    pub(crate) fn client_verifier(self, mandatory: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-        let builder = WebPkiClientVerifier::builder_with_provider(self.roots, provider())
+    pub(crate) fn client_verifier(self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        WebPkiClientVerifier::builder_with_provider(self.roots, provider())
             .with_crls(self.lists)
-            .enforce_revocation_expiration();
-        let builder = if mandatory {
-            builder
-        } else {
-            builder.allow_unauthenticated()
-        };
-        builder.build().map_err(|source| TlsError::BadRevocationList {
-            origin: self.lists_origin,
-            source,
-        })
+            .enforce_revocation_expiration()
+            .build()
+            .map_err(|source| TlsError::BadRevocationList {
+                origin: self.lists_origin,
+                source,
+            })
     }
 
     pub(crate) fn server_verifier(self) -> Result<Arc<WebPkiServerVerifier>, TlsError> {

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, Error, HandshakeKind, NamedGroup, PeerIncompatible, ProtocolVersion};
 use support::*;
 use time::{Duration, OffsetDateTime};
-use tunnel_tls::{ClientAuth, Pem, ServerTls, peer_identity};
+use tunnel_tls::{ClientAuth, ClientTls, Pem, ServerTls, peer_identity};
 
 fn requiring(ca: &Ca, clients: &Ca) -> ServerTls {
     let pair = ca.server();
@@ -187,9 +187,36 @@ async fn a_revoked_client_is_refused_and_an_old_list_is_no_list() {
 }
 
 #[tokio::test]
+async fn a_revoked_server_is_refused_and_an_old_list_is_no_list() {
+    let ca = Ca::new("ca");
+    let server = |serial: u64| {
+        let mut params = leaf(SERVER, ExtendedKeyUsagePurpose::ServerAuth);
+        params.serial_number = Some(serial.into());
+        server_tls(&ca.sign(&params)).tcp_config(&[])
+    };
+    let client = |next_update| {
+        let list = Pem::text(ca.revoke(7, next_update));
+        let client = ClientTls::builder(ca.trust().revoked(list));
+        client.build().unwrap().tcp_config(&[])
+    };
+    let current = client(OffsetDateTime::now_utc() + Duration::days(1));
+    connected(server(8), current.clone()).await;
+    assert_eq!(
+        tls_error(&handshake(server(7), current).await.1.unwrap_err()),
+        Error::InvalidCertificate(CertificateError::Revoked)
+    );
+
+    let old = client(OffsetDateTime::now_utc() - Duration::days(1));
+    assert!(matches!(
+        tls_error(&handshake(server(8), old).await.1.unwrap_err()),
+        Error::InvalidCertificate(CertificateError::ExpiredRevocationListContext { .. })
+    ));
+}
+
+#[tokio::test]
 async fn the_server_name_can_be_overridden() {
     let ca = Ca::new("ca");
-    let client = tunnel_tls::ClientTls::builder(ca.trust());
+    let client = ClientTls::builder(ca.trust());
     let plain = client.clone().build().unwrap();
     assert_eq!(plain.server_name("gw.example").unwrap().to_str(), "gw.example");
     assert_eq!(plain.server_name("::1").unwrap().to_str(), "::1");
