@@ -7,6 +7,7 @@ mod support;
 
 use std::fs;
 use std::net::IpAddr;
+use std::sync::Barrier;
 use std::time::Duration;
 
 use support::{connected, handshake, private_dir};
@@ -228,23 +229,44 @@ fn age_ca(dir: &tempfile::TempDir) {
 
 #[test]
 fn many_starts_at_once_agree_on_the_ca_and_the_certificate() {
-    let dir = private_dir();
-    std::thread::scope(|scope| {
-        for thread in 0..8 {
-            let dir = dir.path();
-            scope.spawn(move || {
-                let ca = DevCa::create_or_load(dir).unwrap();
-                // Half of them want another certificate than the rest.
-                let names = names(&[["a.example", "b.example"][thread % 2]]);
-                ca.ensure("server", &names, Purpose::Server).unwrap();
-            });
-        }
-    });
-    let read = |file: &str| Pem::file(dir.path().join(file));
-    ServerTls::builder(read("server.crt"), read("server.key"))
-        .build()
-        .unwrap();
-    DevCa::create_or_load(dir.path()).unwrap();
+    const THREADS: usize = 4;
+    for _ in 0..10 {
+        let dir = private_dir();
+        let together = Barrier::new(THREADS);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (dir, together) = (dir.path(), &together);
+                scope.spawn(move || {
+                    together.wait();
+                    let ca = DevCa::create_or_load(dir).unwrap();
+                    together.wait();
+                    // Each wants another certificate than the rest.
+                    let names = names(&[&format!("n{thread}.example")]);
+                    ca.ensure("server", &names, Purpose::Server).unwrap();
+                });
+            }
+        });
+        let read = |file: &str| Pem::file(dir.path().join(file));
+        ServerTls::builder(read("server.crt"), read("server.key"))
+            .build()
+            .unwrap();
+        DevCa::create_or_load(dir.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_certificate_of_another_ca_is_issued_again() {
+    let (one, two) = (private_dir(), private_dir());
+    let names = names(&["a.example"]);
+    let ensure = |dir: &tempfile::TempDir| {
+        let ca = DevCa::create_or_load(dir.path()).unwrap();
+        fs::read(ca.ensure("leaf", &names, Purpose::Server).unwrap().chain).unwrap()
+    };
+    let foreign = ensure(&one);
+    for file in ["leaf.crt", "leaf.key"] {
+        fs::copy(one.path().join(file), two.path().join(file)).unwrap();
+    }
+    assert_ne!(ensure(&two), foreign);
 }
 
 #[test]

@@ -155,6 +155,11 @@ fn names_that_could_deceive_are_left_out() {
     for name in ["admin\n", "ad\u{202e}min", " admin", "", &"x".repeat(257)] {
         assert_eq!(identify(&with_common_name(name)).unwrap().common_name, None, "{name:?}");
     }
+    let mut two = with_common_name("one");
+    const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
+    let again = DnType::CustomDnType(COMMON_NAME.to_vec());
+    two.distinguished_name.push(again, "two");
+    assert_eq!(identify(&two).unwrap().common_name, None);
     let longest = "x".repeat(256);
     assert_eq!(
         identify(&with_common_name(&longest)).unwrap().common_name,
