@@ -73,9 +73,14 @@ impl Dev {
 
 /// `tunnel-dev` in the user's state directory (XDG Base Directory Specification).
 pub fn default_dir() -> anyhow::Result<PathBuf> {
-    let absolute = |variable: &str| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |variable: &str| {
+        env::var_os(variable)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-    let state = state.ok_or_else(|| anyhow!("neither HOME nor XDG_STATE_HOME is set; name a directory with --state-dir"))?;
+    let state =
+        state.ok_or_else(|| anyhow!("neither HOME nor XDG_STATE_HOME is set; name a directory with --state-dir"))?;
     Ok(state.join("tunnel-dev"))
 }
 
@@ -96,8 +101,15 @@ pub fn next_steps(dev: &Dev, frontend: SocketAddr, carrier_url: &str, carrier: S
             agent("THIS-HOST")
         )
     } else {
-        let host = if carrier.ip().is_unspecified() { "THIS-HOST".to_owned() } else { carrier.ip().to_string() };
-        format!("An agent on another machine: copy the two files over, and type there\n\n  {}\n", agent(&host))
+        let host = if carrier.ip().is_unspecified() {
+            "THIS-HOST".to_owned()
+        } else {
+            carrier.ip().to_string()
+        };
+        format!(
+            "An agent on another machine: copy the two files over, and type there\n\n  {}\n",
+            agent(&host)
+        )
     };
     format!(
         "\nReady. Fetch something through the tunnel:\n\n  curl -p -x http://{frontend} http://127.0.0.1:8000/\n\n\
@@ -139,9 +151,15 @@ mod tests {
         let first = Dev::prepare(&state).unwrap();
         let before = [fs::read(&first.token).unwrap(), fs::read(&first.ca).unwrap()];
         let second = Dev::prepare(&state).unwrap();
-        assert_eq!(before, [fs::read(&second.token).unwrap(), fs::read(&second.ca).unwrap()]);
+        assert_eq!(
+            before,
+            [fs::read(&second.token).unwrap(), fs::read(&second.ca).unwrap()]
+        );
         let tokens = fs::read_to_string(&second.tokens).unwrap();
-        assert_eq!(tokens.trim(), format!("dev {}", String::from_utf8_lossy(&before[0]).trim()));
+        assert_eq!(
+            tokens.trim(),
+            format!("dev {}", String::from_utf8_lossy(&before[0]).trim())
+        );
         for file in [&second.token, &second.tokens, &second.key] {
             assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
         }

@@ -2,6 +2,20 @@
 //! address, and the tables of carriers and frontends. The tunnel itself is in the libraries.
 
 pub mod admin;
+pub mod agent;
+pub mod carriers;
 pub mod cli;
+pub mod dev;
+pub mod frontends;
+pub mod host;
 pub mod logging;
+pub mod policy;
+mod program;
+pub mod reload;
+pub mod server;
+pub mod signals;
+pub mod tls;
+pub mod url;
 pub mod values;
+
+pub use program::{Program, main};

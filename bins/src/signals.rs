@@ -3,6 +3,8 @@
 use anyhow::Context as _;
 use tokio::signal::unix::{self, SignalKind};
 
+use crate::reload::Reloads;
+
 /// A request of the operating system or its operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -38,5 +40,12 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::Stop,
             _ = self.hangup.recv() => Signal::Reload,
         }
+    }
+}
+
+/// Waits for a signal to stop, and reloads meanwhile when told to.
+pub async fn wait_for_stop(signals: &mut Signals, reloads: &Reloads) {
+    while signals.next().await == Signal::Reload {
+        reloads.all();
     }
 }

@@ -24,7 +24,11 @@ pub fn listen_addr(url: &str, rest: &str) -> anyhow::Result<SocketAddr> {
 pub fn dial_authority(url: &str, rest: &str, default_port: u16) -> anyhow::Result<tunnel_core::HostPort> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let authority = if has_port { rest.to_owned() } else { format!("{rest}:{default_port}") };
+    let authority = if has_port {
+        rest.to_owned()
+    } else {
+        format!("{rest}:{default_port}")
+    };
     authority
         .parse()
         .with_context(|| format!("{url:?} does not name a host and a port"))
@@ -51,7 +55,17 @@ mod tests {
         for url in ["quic", "://x", "quic://"] {
             assert!(split(url).unwrap_err().to_string().contains(url));
         }
-        assert!(listen_addr("quic://gw.example:1", "gw.example:1").unwrap_err().to_string().contains("gw.example"));
-        assert!(dial_authority("quic://a b", "a b", 1).unwrap_err().to_string().contains("a b"));
+        assert!(
+            listen_addr("quic://gw.example:1", "gw.example:1")
+                .unwrap_err()
+                .to_string()
+                .contains("gw.example")
+        );
+        assert!(
+            dial_authority("quic://a b", "a b", 1)
+                .unwrap_err()
+                .to_string()
+                .contains("a b")
+        );
     }
 }

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::Parser;
 
 use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, admin_addr};
-use crate::values::{self, OptionalDuration};
+use crate::{
+    program::Program,
+    values::{self, OptionalDuration},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,7 +100,7 @@ pub struct AgentArgs {
         default_value_t = 1024,
         help_heading = "Limits"
     )]
-    pub max_pending_dials: usize,
+    pub max_pending_dials: u32,
 
     /// How many streams a server may have open at once on one connection
     #[arg(
@@ -132,4 +135,14 @@ pub struct AgentArgs {
     /// Where /livez, /readyz, /metrics and /sessions are served in clear text; `off` for nowhere
     #[arg(long, env = "TUNNEL_ADMIN", value_name = "ADDR|off", default_value = "127.0.0.1:8096", value_parser = admin_addr, help_heading = "Logs and administration")]
     pub admin: AdminAddr,
+}
+
+impl Program for AgentArgs {
+    fn log(&self) -> &LogArgs {
+        &self.log
+    }
+
+    fn only_check(&self) -> bool {
+        self.check_config
+    }
 }

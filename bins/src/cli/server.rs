@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, ValueEnum};
 
 use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, admin_addr};
-use crate::values::{self, OptionalDuration};
+use crate::{
+    program::Program,
+    values::{self, OptionalDuration},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -128,7 +131,7 @@ pub struct ServerArgs {
         default_value_t = 1024,
         help_heading = "Limits"
     )]
-    pub max_handshakes: usize,
+    pub max_handshakes: u32,
 
     /// How long opening a stream may take, from the client's request to the agent's answer
     #[arg(long, env = "TUNNEL_DIAL_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration, help_heading = "Limits")]
@@ -209,4 +212,14 @@ pub enum ClientCerts {
     Required,
     /// A client without one is anonymous to the policy.
     Optional,
+}
+
+impl Program for ServerArgs {
+    fn log(&self) -> &LogArgs {
+        &self.log
+    }
+
+    fn only_check(&self) -> bool {
+        self.check_config
+    }
 }

@@ -1,0 +1,208 @@
+//! The program `tunnel-agent`, behind its command line.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use tunnel_core::{
+    Agent, AgentConfig, AgentId, AgentPolicy, AgentPolicyConfig, Carrier, CredentialSource, Labels, RunningAgent,
+    Secret, TargetDialOptions, TargetDialer,
+    agent::{ServerState, ServerStatus},
+};
+use tunnel_tls::ClientTls;
+
+use crate::{
+    admin::{Admin, Status},
+    carriers::{DialSpec, Settings},
+    cli::AgentArgs,
+    host, policy,
+    reload::Reloads,
+    signals::{self, Signals},
+    tls,
+};
+
+/// Checks everything that can be checked without connecting.
+pub fn check(args: &AgentArgs) -> anyhow::Result<()> {
+    plan(args).map(drop)
+}
+
+/// Runs until it is told to stop.
+pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
+    let (agent, tls) = plan(&args)?;
+    let mut signals = Signals::new()?;
+    let admin = match args.admin.0 {
+        Some(addr) => Some(Admin::bind(addr).await?),
+        None => None,
+    };
+    let agent = agent.start();
+    info!("agent {} starts", agent.id());
+    let reloads = reloads(&args, &agent, &tls);
+    let mut registry = Registry::default();
+    agent.metrics().register(&mut registry);
+    let admin_stop = CancellationToken::new();
+    let admin = admin.map(|admin| {
+        let status = AgentStatus(agent.clone());
+        tokio::spawn(admin.serve(status, registry, admin_stop.clone()))
+    });
+
+    signals::wait_for_stop(&mut signals, &reloads).await;
+    info!(
+        "draining: streams may go on for {:?}; a second signal ends at once",
+        args.drain_timeout
+    );
+    agent.drain();
+    let cut = tokio::select! {
+        cut = agent.shutdown(args.drain_timeout) => cut,
+        () = signals::wait_for_stop(&mut signals, &reloads) => agent.shutdown(std::time::Duration::ZERO).await,
+    };
+    if cut > 0 {
+        warn!("{cut} streams were cut short");
+    }
+    admin_stop.cancel();
+    if let Some(admin) = admin {
+        admin.await.context("the admin task failed")??;
+    }
+    info!("agent {} has ended", agent.id());
+    Ok(())
+}
+
+/// Starts the agent that the flags describe, without signals and administration.
+pub fn start(args: &AgentArgs) -> anyhow::Result<RunningAgent> {
+    Ok(plan(args)?.0.start())
+}
+
+fn plan(args: &AgentArgs) -> anyhow::Result<(Agent, ClientTls)> {
+    if args.server.is_empty() {
+        bail!("there is no server to connect to: give --server, for example --server quic://gw.example:8091");
+    }
+    let tls = tls::for_servers(args)?;
+    let settings = Settings {
+        keepalive: args.keepalive.clone(),
+        max_streams: args.max_streams,
+        quic: args.quic.clone(),
+    };
+    let mut config = AgentConfig::default();
+    config.connect_timeout = args.connect_timeout;
+    config.max_pending_dials = args.max_pending_dials;
+    config.idle_timeout = args.idle_timeout.0;
+    let mut dialing = TargetDialOptions::default();
+    dialing.timeout = args.target_timeout;
+    let mut agent = Agent::builder(host::id::<AgentId>(args.id.as_deref())?)
+        .labels(labels(&args.label)?)
+        .policy(Arc::new(read_policy(args)?))
+        .dialer(TargetDialer::new(dialing))
+        .config(config);
+    for server in &args.server {
+        let carriers = server
+            .split(',')
+            .map(|url| DialSpec::parse(url)?.carrier(&tls, &settings));
+        agent = agent.server(carriers.collect::<anyhow::Result<Vec<Arc<dyn Carrier>>>>()?);
+    }
+    if let Some(path) = args.token_file.clone() {
+        token(&path)?;
+        agent = agent.credential(CredentialSource::new(move || token(&path).map_err(io::Error::other)));
+    }
+    Ok((agent.build()?, tls))
+}
+
+fn token(path: &PathBuf) -> anyhow::Result<Secret> {
+    Secret::new(tls::read_token(path)?).with_context(|| format!("the token file {}", path.display()))
+}
+
+fn labels(given: &[String]) -> anyhow::Result<Labels> {
+    let mut labels = Labels::default();
+    for label in given {
+        let fits = label
+            .split_once('=')
+            .is_some_and(|(name, value)| labels.insert(name, value));
+        if !fits {
+            bail!("--label {label:?} is not NAME=VALUE in visible ASCII, or there are too many");
+        }
+    }
+    Ok(labels)
+}
+
+fn read_policy(args: &AgentArgs) -> anyhow::Result<AgentPolicy> {
+    match &args.policy {
+        Some(path) => {
+            let config: AgentPolicyConfig = policy::read(path)?;
+            AgentPolicy::new(config).with_context(|| format!("the policy file {}", path.display()))
+        }
+        None => Ok(AgentPolicy::default()),
+    }
+}
+
+fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: &ClientTls) -> Reloads {
+    let mut reloads = Reloads::default();
+    let (files, reloaded, redialled) = (tls.files().to_vec(), tls.clone(), agent.clone());
+    reloads.add("certificates", files, move || {
+        let changed = reloaded.reload()? == tunnel_tls::Reload::Changed;
+        if changed {
+            // What kept this agent away may be mended.
+            redialled.redial();
+        }
+        Ok(changed)
+    });
+    if let Some(path) = args.policy.clone() {
+        let (agent, args) = (agent.clone(), args.clone());
+        reloads.add("policy", [path], move || {
+            agent.set_policy(Arc::new(read_policy(&args)?));
+            Ok(true)
+        });
+    }
+    reloads
+}
+
+struct AgentStatus(RunningAgent);
+
+impl Status for AgentStatus {
+    fn ready(&self) -> Result<(), String> {
+        if self.0.is_draining() {
+            return Err("draining".to_owned());
+        }
+        if !self.0.is_connected() {
+            return Err("no server is connected".to_owned());
+        }
+        Ok(())
+    }
+
+    fn sessions(&self) -> serde_json::Value {
+        let status = self.0.status();
+        json!({
+            "agent": status.agent.as_str(),
+            "generation": status.generation.0,
+            "servers": status.servers.iter().map(server_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn server_json(server: &ServerStatus) -> serde_json::Value {
+    let state = match &server.state {
+        ServerState::Connected {
+            server,
+            carrier,
+            remote,
+            since,
+            ..
+        } => json!({
+            "state": "connected",
+            "server": server.as_str(),
+            "carrier": carrier,
+            "remote": remote,
+            "since_seconds": since.as_secs(),
+        }),
+        ServerState::Waiting { next_try, .. } => json!({ "state": "waiting", "next_try_ms": next_try.as_millis() }),
+        ServerState::Ended => json!({ "state": "ended" }),
+        _ => json!({ "state": "connecting" }),
+    };
+    json!({
+        "urls": server.remotes,
+        "connection": state,
+        "last_error": server.last_error.as_ref().map(|error| error.text.clone()),
+        "draining_connections": server.draining_connections,
+        "same_as": server.same_as,
+    })
+}

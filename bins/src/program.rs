@@ -1,0 +1,77 @@
+//! From the arguments to the exit code, the same for every program.
+
+use std::{env, future::Future, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::{
+    cli::{self, LogArgs},
+    logging,
+};
+
+/// The command line of a program.
+pub trait Program: CommandFactory + FromArgMatches {
+    /// How it logs.
+    fn log(&self) -> &LogArgs;
+
+    /// Whether it only checks its configuration.
+    fn only_check(&self) -> bool;
+}
+
+/// Parses, logs, checks or runs; 0 for success, 1 for a failure, 2 for a wrong command line or configuration.
+pub fn main<P: Program, R: Future<Output = anyhow::Result<()>>>(
+    check: impl FnOnce(&P) -> anyhow::Result<()>,
+    run: impl FnOnce(P) -> R,
+) -> ExitCode {
+    let args: P = match cli::parse(env::args_os()) {
+        Ok(args) => args,
+        Err(error) => return wrong_configuration(&error),
+    };
+    if let Err(error) = logging::init(args.log()) {
+        return wrong_configuration(&error);
+    }
+    tunnel_tls::install_provider();
+    if args.only_check() {
+        return match check(&args) {
+            Ok(()) => {
+                print("the configuration is fine");
+                ExitCode::SUCCESS
+            }
+            Err(error) => wrong_configuration(&error),
+        };
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(run(args)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn wrong_configuration(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<clap::Error>() {
+        // Help and version are "errors" that print to standard output and exit with 0.
+        Some(usage) => usage.exit(),
+        None => {
+            complain(error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[allow(clippy::print_stdout)] // the answer to --check-config
+fn print(text: &str) {
+    println!("{text}");
+}
+
+/// One line with the causes in it, where a person looks for it whatever the log filter is.
+#[allow(clippy::print_stderr)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -1,0 +1,357 @@
+//! The program `tunnel-server`, behind its command line.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use tunnel_core::{
+    Authenticator, Keepalive, Listener, NoToken, Policy, PolicyConfig, Require, Server, ServerConfig, ServerId,
+    TokenAuthenticator, registry::Session,
+};
+use tunnel_tls::ServerTls;
+
+use crate::{
+    admin::{Admin, Status},
+    agent,
+    carriers::{ListenSpec, Settings},
+    cli::{AgentArgs, AgentAuth, ServerArgs},
+    dev::{self, Dev},
+    frontends::{Bound, Frontends, Stop},
+    host, policy,
+    reload::Reloads,
+    signals::{self, Signals},
+    tls,
+};
+
+/// Checks everything that can be checked without listening.
+pub fn check(args: &ServerArgs) -> anyhow::Result<()> {
+    crate::logging::check(&args.log)?;
+    Plan::new(args).map(drop)
+}
+
+/// Runs until it is told to stop.
+pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
+    let dev = args.dev.then(|| develop(&mut args)).transpose()?;
+    let plan = Plan::new(&args)?;
+    let mut signals = Signals::new()?;
+    let mut registry = Registry::default();
+
+    // Everything is bound before anything serves, so that a port that is taken is an error and not half a server.
+    let admin = match args.admin.0 {
+        Some(addr) => Some(Admin::bind(addr).await?),
+        None => None,
+    };
+    let mut listeners = Vec::new();
+    for spec in &plan.listen {
+        listeners.push(spec.listen(&plan.agent_tls, &plan.settings)?);
+    }
+    let reloads_tls = plan.frontends.tls.clone();
+    let frontends = plan.frontends.bind(&plan.id, &args, &mut registry).await?;
+
+    let server = Server::builder(plan.id.clone())
+        .config(plan.config)
+        .authenticator(authenticator(plan.tokens.clone()))
+        .policy(Arc::new(plan.policy))
+        .build()?;
+    server.metrics().register(&mut registry);
+    let reloads = reloads(&args, &server, &plan.agent_tls, reloads_tls, plan.tokens);
+
+    let ready = next_steps(dev.as_ref(), &frontends, &listeners);
+    let inside = dev
+        .as_ref()
+        .map(|dev| inside_agent(&args, dev, &listeners))
+        .transpose()?;
+    info!("server {} starts", plan.id);
+    for listener in listeners {
+        server.listen(listener)?;
+    }
+    let stop = Stop::default();
+    let mut tasks = JoinSet::new();
+    for frontend in frontends {
+        tasks.spawn(frontend.serve(Arc::new(server.clone()), stop.clone()));
+    }
+    let admin_stop = CancellationToken::new();
+    let admin = admin.map(|admin| {
+        let status = ServerStatus(server.clone());
+        tokio::spawn(admin.serve(status, registry, admin_stop.clone()))
+    });
+    let inside = inside.as_ref().map(agent::start).transpose()?;
+    if let (Some(inside), Some(text)) = (inside.clone(), ready) {
+        tokio::spawn(async move {
+            inside.connected().await;
+            print(&text);
+        });
+    }
+
+    signals::wait_for_stop(&mut signals, &reloads).await;
+    info!(
+        "draining: streams may go on for {:?}; a second signal ends at once",
+        args.drain_timeout
+    );
+    server.drain();
+    stop.drain.cancel();
+    let clients = async { while tasks.join_next().await.is_some() {} };
+    tokio::select! {
+        () = clients => {}
+        () = tokio::time::sleep(args.drain_timeout) => warn!("some streams did not end in time"),
+        () = signals::wait_for_stop(&mut signals, &reloads) => warn!("told twice to stop"),
+    }
+    stop.kill.cancel();
+    if let Some(inside) = inside {
+        inside.shutdown(Duration::ZERO).await;
+    }
+    server.shutdown(Duration::ZERO).await;
+    while tasks.join_next().await.is_some() {}
+    admin_stop.cancel();
+    if let Some(admin) = admin {
+        admin.await.context("the admin task failed")??;
+    }
+    info!("server {} has ended", plan.id);
+    Ok(())
+}
+
+/// What the flags mean, with every file read and understood.
+struct Plan {
+    id: ServerId,
+    config: ServerConfig,
+    settings: Settings,
+    listen: Vec<ListenSpec>,
+    agent_tls: ServerTls,
+    tokens: Option<Arc<TokenAuthenticator>>,
+    frontends: Frontends,
+    policy: Policy,
+}
+
+impl Plan {
+    fn new(args: &ServerArgs) -> anyhow::Result<Self> {
+        if args.carrier.is_empty() {
+            bail!("no agent could connect: give --carrier, for example --carrier quic (or try --dev)");
+        }
+        if args.frontend.is_empty() {
+            warn!("no client can connect, because there is no --frontend");
+        }
+        let unspecified = if args.dev {
+            Ipv4Addr::LOCALHOST
+        } else {
+            Ipv4Addr::UNSPECIFIED
+        };
+        let listen = args
+            .carrier
+            .iter()
+            .map(|carrier| ListenSpec::parse(carrier, unspecified.into()));
+        let tokens = match &args.agent_tokens {
+            Some(path) => Some(Arc::new(TokenAuthenticator::from_file(path)?)),
+            None => None,
+        };
+        Ok(Self {
+            id: host::id(args.id.as_deref())?,
+            config: config(args)?,
+            settings: Settings {
+                keepalive: args.keepalive.clone(),
+                max_streams: args.max_streams,
+                quic: args.quic.clone(),
+            },
+            listen: listen.collect::<Result<_, _>>()?,
+            agent_tls: tls::for_agents(args)?,
+            tokens,
+            frontends: Frontends::parse(args)?,
+            policy: read_policy(args)?,
+        })
+    }
+}
+
+fn config(args: &ServerArgs) -> anyhow::Result<ServerConfig> {
+    let mut config = ServerConfig::default();
+    config.server_count = args.server_count;
+    config.limits.max_streams = args.max_streams;
+    config.keepalive = Keepalive {
+        interval: args.keepalive.keepalive_interval,
+        timeout: args.keepalive.keepalive_timeout,
+    };
+    config.dial_timeout = args.dial_timeout;
+    config.accept.handshake_timeout = args.handshake_timeout;
+    config.accept.max_pending = args.max_handshakes;
+    config.accept.max_pending_per_source = config.accept.max_pending_per_source.min(args.max_handshakes);
+    config.require = match tls::agent_auth(args)? {
+        AgentAuth::Certificate => Require::Certificate,
+        AgentAuth::Token => Require::Token,
+        AgentAuth::Either => Require::Either,
+        AgentAuth::Both => Require::Both,
+    };
+    Ok(config)
+}
+
+fn authenticator(tokens: Option<Arc<TokenAuthenticator>>) -> Arc<dyn Authenticator> {
+    match tokens {
+        Some(tokens) => tokens,
+        None => Arc::new(NoToken),
+    }
+}
+
+fn read_policy(args: &ServerArgs) -> anyhow::Result<Policy> {
+    match &args.policy {
+        Some(path) => {
+            let config: PolicyConfig = policy::read(path)?;
+            Policy::new(config).with_context(|| format!("the policy file {}", path.display()))
+        }
+        None => Ok(Policy::allow_all()),
+    }
+}
+
+fn reloads(
+    args: &ServerArgs,
+    server: &Server,
+    agent_tls: &ServerTls,
+    client_tls: Option<ServerTls>,
+    tokens: Option<Arc<TokenAuthenticator>>,
+) -> Reloads {
+    let mut reloads = Reloads::default();
+    for (name, tls) in [
+        ("certificates for agents", Some(agent_tls.clone())),
+        ("certificates for clients", client_tls),
+    ] {
+        if let Some(tls) = tls {
+            let files = tls.files().to_vec();
+            reloads.add(name, files, move || Ok(tls.reload()? == tunnel_tls::Reload::Changed));
+        }
+    }
+    if let (Some(tokens), Some(path)) = (tokens, args.agent_tokens.clone()) {
+        reloads.add("tokens", [path.clone()], move || {
+            tokens.replace_from_file(&path)?;
+            Ok(true)
+        });
+    }
+    if let Some(path) = args.policy.clone() {
+        let (server, args) = (server.clone(), args.clone());
+        reloads.add("policy", [path], move || {
+            server.set_policy(Arc::new(read_policy(&args)?));
+            Ok(true)
+        });
+    }
+    reloads
+}
+
+/// Fills in what `--dev` implies.
+fn develop(args: &mut ServerArgs) -> anyhow::Result<Dev> {
+    let dir = match &args.state_dir {
+        Some(dir) => dir.clone(),
+        None => dev::default_dir()?,
+    };
+    let dev = Dev::prepare(&dir)?;
+    let given: [(&str, &Option<PathBuf>); 2] = [("--tls-cert", &args.tls_cert), ("--agent-tokens", &args.agent_tokens)];
+    if let Some((flag, _)) = given.iter().find(|(_, file)| file.is_some()) {
+        bail!("--dev brings its own certificates and token, so {flag} cannot be given with it");
+    }
+    args.tls_cert = Some(dev.cert.clone());
+    args.tls_key = Some(dev.key.clone());
+    args.agent_tokens = Some(dev.tokens.clone());
+    args.allow_select = true;
+    if args.carrier.is_empty() {
+        args.carrier.push("quic".to_owned());
+    }
+    if args.frontend.is_empty() {
+        args.frontend.push("connect://127.0.0.1:8090".to_owned());
+    }
+    Ok(dev)
+}
+
+/// The command line of the agent inside: the same program as elsewhere, over the same carrier.
+fn inside_agent(server: &ServerArgs, dev: &Dev, listeners: &[Box<dyn Listener>]) -> anyhow::Result<AgentArgs> {
+    let Some(listener) = listeners.first() else {
+        bail!("--dev needs a carrier");
+    };
+    let mut addr = listener.local_addr().context("the carrier's address is not known")?;
+    if addr.ip().is_unspecified() {
+        let loopback = if addr.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        };
+        addr.set_ip(loopback);
+    }
+    let words = [
+        "tunnel-agent".into(),
+        "--id=dev".into(),
+        format!("--server={}://{addr}", listener.name()).into(),
+        format!("--server-name={}", dev::SERVER_NAME).into(),
+        "--admin=off".into(),
+        "--ca".into(),
+        dev.ca.clone().into_os_string(),
+        "--token-file".into(),
+        dev.token.clone().into_os_string(),
+    ];
+    let mut args = <AgentArgs as clap::Parser>::try_parse_from(words)?;
+    // Flags that the server has, too, may have come from its environment.
+    args.policy = None;
+    (args.keepalive, args.quic) = (server.keepalive.clone(), server.quic.clone());
+    Ok(args)
+}
+
+fn next_steps(dev: Option<&Dev>, frontends: &[Bound], listeners: &[Box<dyn Listener>]) -> Option<String> {
+    let frontend = frontends.iter().find_map(|frontend| frontend.addr)?;
+    let listener = listeners.first()?;
+    Some(dev::next_steps(
+        dev?,
+        frontend,
+        listener.name(),
+        listener.local_addr().ok()?,
+    ))
+}
+
+#[allow(clippy::print_stdout)] // what to type next is this mode's output
+fn print(text: &str) {
+    println!("{text}");
+}
+
+struct ServerStatus(Server);
+
+impl Status for ServerStatus {
+    fn ready(&self) -> Result<(), String> {
+        if self.0.is_draining() {
+            Err("draining".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn sessions(&self) -> serde_json::Value {
+        let now = Instant::now();
+        let view = self.0.agents();
+        let agents = view.sessions().iter().map(|session| agent_json(session, now));
+        json!({ "server": self.0.id().as_str(), "agents": agents.collect::<Vec<_>>() })
+    }
+}
+
+fn agent_json(session: &Session, now: Instant) -> serde_json::Value {
+    let connections = session.connections().iter().map(|connection| {
+        let (stats, load) = (connection.stats(), connection.load(now));
+        json!({
+            "carrier": connection.carrier(),
+            "remote": connection.remote_addr().to_string(),
+            "age_seconds": connection.age().as_secs(),
+            "draining": load.draining,
+            "suspect": load.suspect,
+            "streams": load.streams,
+            "bytes_to_agent": stats.bytes_sent,
+            "bytes_from_agent": stats.bytes_received,
+            "rtt_ms": stats.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        })
+    });
+    json!({
+        "agent": session.agent().as_str(),
+        "generation": session.generation().0,
+        "identity": session.principal(),
+        "software": session.software().as_str(),
+        "labels": session.labels().iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "connections": connections.collect::<Vec<_>>(),
+    })
+}
