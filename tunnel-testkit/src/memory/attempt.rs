@@ -9,7 +9,8 @@ use tunnel_core::{
     PeerRole, Rejection,
 };
 
-use super::{Config, NAME, connection::MemoryConnection, link::Link, listener::SERVER, state::Side, wire::Wire};
+use super::{Config, NAME, connection::MemoryConnection, link::Link, listener::SERVER, wire::Wire};
+use crate::Side;
 
 /// What becomes of an attempt, for the one who dials.
 #[derive(Debug)]

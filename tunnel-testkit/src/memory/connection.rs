@@ -8,13 +8,8 @@ use tunnel_core::{
     Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Peer, StreamHead,
 };
 
-use super::{
-    half::halves,
-    inbound::MemoryInbound,
-    link::Link,
-    pipe::pend,
-    state::{Side, StreamId},
-};
+use super::{half::halves, inbound::MemoryInbound, link::Link, pipe::pend, state::StreamId};
+use crate::Side;
 
 /// One end of a connection over memory.
 #[derive(Debug)]

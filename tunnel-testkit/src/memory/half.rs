@@ -11,8 +11,9 @@ use tunnel_core::{RecvError, RecvStream, SendError, SendStream, StreamCode};
 use super::{
     link::Link,
     pipe::End,
-    state::{Side, State, Stream, StreamId},
+    state::{State, Stream, StreamId},
 };
+use crate::Side;
 
 /// One side's hold on a stream. While it lives, the stream stays known.
 #[derive(Debug)]

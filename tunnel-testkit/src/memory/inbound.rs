@@ -9,8 +9,9 @@ use super::{
     half::{MemoryRecv, MemorySend},
     link::Link,
     pipe::{pend, wake},
-    state::{Side, StreamId},
+    state::StreamId,
 };
+use crate::Side;
 
 /// A stream that the peer has opened and that waits for an answer.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use tokio::{
 };
 use tunnel_core::{ConnectionError, Keepalive};
 
-use super::state::{Side, State};
+use super::state::State;
+use crate::Side;
 
 /// How often a slow wire carries bytes.
 const TICK: Duration = Duration::from_millis(1);

@@ -22,6 +22,7 @@ mod attempt;
 mod carrier;
 mod connection;
 mod half;
+mod harness;
 mod inbound;
 mod link;
 mod listener;
@@ -38,6 +39,7 @@ pub use self::{
     attempt::MemoryIncoming,
     carrier::{Knock, MemoryCarrier},
     connection::MemoryConnection,
+    harness::MemoryHarness,
     listener::MemoryListener,
     wire::Wire,
 };

@@ -11,28 +11,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tunnel_core::{CloseCode, ConnectionError, OpenError, Refusal, StreamCode, StreamHead};
 
 use super::pipe::{End, Pipe, wake};
+use crate::Side;
 
 /// The most that one stream may put on a slow wire before it is the next one's turn.
 const TURN: usize = 4 * 1024;
-
-/// One of the two ends of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Agent,
-    Server,
-}
-
-impl Side {
-    pub(super) const BOTH: [Self; 2] = [Self::Agent, Self::Server];
-
-    /// The other end.
-    pub(super) fn peer(self) -> Self {
-        match self {
-            Self::Agent => Self::Server,
-            Self::Server => Self::Agent,
-        }
-    }
-}
 
 /// The name of a stream within its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

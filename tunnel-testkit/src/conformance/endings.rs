@@ -1,0 +1,226 @@
+//! Laws 5 and 6: ends that are not clean.
+
+use std::{future::poll_fn, task::Poll};
+
+use bytes::Bytes;
+use tunnel_core::{
+    CloseCode, ConnectionError, Duplex, Initiator, RecvError, Refusal, RefusalKind, SendError, StreamCode,
+    proto::VarInt,
+};
+
+use super::{
+    harness::Harness,
+    opening::refused,
+    seen::{OrSeen, Seen, Verdict, ensure, within},
+    traffic::{CHUNK, fill, is_pending, pattern, read_out, send_pattern},
+    world::World,
+};
+use crate::Side;
+
+/// What a stream does when it is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing was sent.
+    Idle,
+    /// Some bytes were sent, and nobody reads.
+    Unread,
+    /// The sender waits for credit, and nobody reads.
+    Blocked,
+}
+
+impl State {
+    const ALL: [Self; 3] = [Self::Idle, Self::Unread, Self::Blocked];
+}
+
+/// Codes with a name, the largest included, and one without.
+fn codes() -> [StreamCode; 4] {
+    let unknown = StreamCode::new(VarInt::from_u32(0x4242));
+    [
+        StreamCode::CANCELLED,
+        StreamCode::TARGET_RESET,
+        StreamCode::INTERNAL,
+        unknown,
+    ]
+}
+
+/// A stream in this state, as its sender and its receiver see it.
+async fn stream_in(world: &World, harness: &dyn Harness, state: State) -> Verdict<(Duplex, Duplex)> {
+    let (mut near, far) = world.stream().await?;
+    match state {
+        State::Idle => {}
+        State::Unread => send_pattern(&mut *near.tx, harness.window() / 2, || CHUNK).await?,
+        State::Blocked => {
+            let cap = 2 * harness.bound() + CHUNK;
+            fill(&mut *near.tx, 0, cap, CHUNK, world.prompt).await?;
+        }
+    }
+    Ok((near, far))
+}
+
+pub(super) async fn law_05_reset_and_stop(harness: &dyn Harness, first: Side) -> Verdict {
+    let world = World::new(harness, first).await?;
+    if !world.can_open(first) {
+        return Ok(());
+    }
+    for state in State::ALL {
+        for code in codes() {
+            reset(&world, harness, state, code).await?;
+            stop(&world, harness, state, code).await?;
+        }
+    }
+    world.no_streams().await
+}
+
+async fn reset(world: &World, harness: &dyn Harness, state: State, code: StreamCode) -> Verdict {
+    let (mut near, mut far) = stream_in(world, harness, state).await?;
+    near.tx.reset(code);
+    let what = format!("a reset with {code} of a stream that is {state:?}");
+    let seen = within(world.prompt, &what, read_out(&mut *far.rx)).await?;
+    expect_reset(world, seen, code, &what)?;
+    let after = near.tx.send_all(Bytes::from_static(b"more")).await;
+    ensure!(
+        matches!(after, Err(SendError::Reset(own)) if own == code),
+        "{what}: sending afterwards gives {after:?}"
+    );
+    // The other direction is none of its business.
+    if world.near.capabilities().half_close {
+        far.tx
+            .send_all("still here".into())
+            .await
+            .or_seen("answering a reset")?;
+        let received = within(world.prompt, "bytes against a reset", near.rx.recv(CHUNK)).await?;
+        let received = received.or_seen("receiving against a reset")?;
+        ensure!(received.is_some(), "{what}: the other direction ended, too");
+    }
+    Ok(())
+}
+
+async fn stop(world: &World, harness: &dyn Harness, state: State, code: StreamCode) -> Verdict {
+    let (mut near, mut far) = stream_in(world, harness, state).await?;
+    let what = format!("a stop with {code} of a stream that is {state:?}");
+    let mut data = if state == State::Blocked {
+        pattern(0, CHUNK)
+    } else {
+        Bytes::new()
+    };
+    // Both ways to notice wait at once, as in a relay, and neither may take the other's wake-up.
+    let (mut sent, mut stopped) = (None, None);
+    let mut notice = Box::pin(poll_fn(|cx| {
+        if sent.is_none()
+            && !data.is_empty()
+            && let Poll::Ready(result) = near.tx.poll_send(cx, &mut data)
+        {
+            sent = Some(result);
+        }
+        if stopped.is_none()
+            && let Poll::Ready(result) = near.tx.poll_stopped(cx)
+        {
+            stopped = Some(result);
+        }
+        let waits = stopped.is_none() || (sent.is_none() && !data.is_empty());
+        if waits { Poll::Pending } else { Poll::Ready(()) }
+    }));
+    ensure!(
+        is_pending(&mut notice).await,
+        "{what}: the sender was not waiting before it"
+    );
+    far.rx.stop(code);
+    within(world.prompt, &what, &mut notice).await?;
+    drop(notice);
+    let expected = |seen: StreamCode| seen == code || !world.near.capabilities().reset_codes;
+    ensure!(
+        matches!(&stopped, Some(Ok(seen)) if expected(*seen)),
+        "{what}: poll_stopped gave {stopped:?}"
+    );
+    if state == State::Blocked {
+        ensure!(
+            matches!(&sent, Some(Err(SendError::Stopped(seen))) if expected(*seen)),
+            "{what}: the blocked poll_send gave {sent:?}"
+        );
+    }
+    let after = near.tx.send_all(Bytes::from_static(b"more")).await;
+    ensure!(
+        matches!(&after, Err(SendError::Stopped(seen)) if expected(*seen)),
+        "{what}: sending afterwards gives {after:?}"
+    );
+    let after = far.rx.recv(CHUNK).await;
+    ensure!(
+        matches!(&after, Err(RecvError::Stopped(own)) if *own == code),
+        "{what}: receiving afterwards gives {after:?}"
+    );
+    Ok(())
+}
+
+fn expect_reset(world: &World, seen: Result<usize, RecvError>, code: StreamCode, what: &str) -> Verdict {
+    match seen {
+        Err(RecvError::Reset(seen)) if seen == code || !world.far.capabilities().reset_codes => Ok(()),
+        Ok(received) => Err(Seen(format!("{what} was seen as a clean end after {received} bytes"))),
+        Err(other) => Err(Seen(format!("{what} was seen as: {other}"))),
+    }
+}
+
+pub(super) async fn law_06_drop(harness: &dyn Harness, first: Side) -> Verdict {
+    let world = World::new(harness, first).await?;
+    if !world.can_open(first) {
+        return Ok(());
+    }
+    for state in State::ALL {
+        let (near, mut far) = stream_in(&world, harness, state).await?;
+        drop(near.tx);
+        let what = format!("the drop of a sender that is {state:?}");
+        let seen = within(world.prompt, &what, read_out(&mut *far.rx)).await?;
+        expect_reset(&world, seen, StreamCode::CANCELLED, &what)?;
+
+        let (mut near, far) = stream_in(&world, harness, state).await?;
+        drop(far.rx);
+        let what = format!("the drop of a receiver of a stream that is {state:?}");
+        let code = within(world.prompt, &what, near.tx.stopped()).await?.or_seen(&what)?;
+        let expected = code == StreamCode::CANCELLED || !world.near.capabilities().reset_codes;
+        ensure!(expected, "{what} was seen as a stop with {code}");
+
+        // Both halves of the side that accepted, which has sent nothing.
+        let (mut near, far) = stream_in(&world, harness, state).await?;
+        drop(far);
+        let what = format!("the drop of a stream that is {state:?}");
+        let seen = within(world.prompt, &what, read_out(&mut *near.rx)).await?;
+        expect_reset(&world, seen, StreamCode::CANCELLED, &what)?;
+    }
+    unanswered(&world).await?;
+    world.no_streams().await?;
+    last_handle(world).await
+}
+
+/// A stream that is dropped without an answer is refused.
+async fn unanswered(world: &World) -> Verdict {
+    refused(world, Refusal::new(RefusalKind::ProxyInternalError, ""), drop).await
+}
+
+/// A connection whose last handle is dropped is closed, even if a stream is still held.
+async fn last_handle(world: World) -> Verdict {
+    let (mut held, _far) = world.stream().await?;
+    let World { near, far, prompt, .. } = world;
+    drop(near);
+    let error = within(
+        prompt,
+        "the end of a connection whose last handle was dropped",
+        far.closed(),
+    )
+    .await?;
+    ensure!(
+        matches!(
+            &error,
+            ConnectionError::Closed {
+                initiator: Initiator::Remote,
+                code: CloseCode::DONE,
+                ..
+            }
+        ),
+        "the drop of the last handle was seen as: {error}"
+    );
+    let after = within(prompt, "receiving on a connection that is closed", held.rx.recv(CHUNK)).await?;
+    ensure!(
+        matches!(after, Err(RecvError::Connection(_))),
+        "a stream outlived its connection: {after:?}"
+    );
+    Ok(())
+}

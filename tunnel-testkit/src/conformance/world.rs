@@ -1,0 +1,188 @@
+//! Ends that have met.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{join, time::Instant};
+use tunnel_core::{
+    Admission, Admitted, Arrival, Carrier, Connection, Duplex, Listener, Openers, Rejection, Secret, Welcome,
+};
+
+use super::{
+    fixtures::{CREDENTIAL, claim, head, server_id},
+    harness::{Harness, Network, Setup},
+    seen::{OrSeen, Verdict, eventually, within},
+    traffic::expect_all,
+};
+use crate::Side;
+
+/// How long a dial may take.
+pub(super) const DIAL: Duration = Duration::from_secs(10);
+
+/// Two ends and the connection between them.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) carrier: Box<dyn Carrier>,
+    pub(super) listener: Box<dyn Listener>,
+    pub(super) network: Box<dyn Network>,
+    pub(super) doorman: Arc<Doorman>,
+    /// The end that acts first.
+    pub(super) near: Arc<dyn Connection>,
+    /// The other one.
+    pub(super) far: Arc<dyn Connection>,
+    pub(super) prompt: Duration,
+    pub(super) setup: Setup,
+}
+
+impl World {
+    /// Makes a connection with the default setup.
+    pub(super) async fn new(harness: &dyn Harness, first: Side) -> Verdict<Self> {
+        Self::with(harness, first, Setup::default()).await
+    }
+
+    pub(super) async fn with(harness: &dyn Harness, first: Side, setup: Setup) -> Verdict<Self> {
+        let stage = harness.stage(&setup).await.or_seen("setting the stage")?;
+        let doorman = Arc::new(Doorman::new(&setup));
+        let (carrier, mut listener, network) = (stage.carrier, stage.listener, stage.network);
+        let (agent, server) = meet(&*carrier, &mut *listener, &doorman).await?;
+        let (near, far) = match first {
+            Side::Agent => (agent, server),
+            Side::Server => (server, agent),
+        };
+        Ok(Self {
+            carrier,
+            listener,
+            network,
+            doorman,
+            near,
+            far,
+            prompt: harness.prompt(),
+            setup,
+        })
+    }
+
+    /// Whether the end that acts first may open streams at all.
+    pub(super) fn can_open(&self, first: Side) -> bool {
+        first == Side::Server || self.near.capabilities().openers == Openers::Both
+    }
+
+    /// Opens a stream from the near end and accepts it at the far one.
+    pub(super) async fn stream(&self) -> Verdict<(Duplex, Duplex)> {
+        stream(&self.near, &self.far).await
+    }
+
+    /// Waits until neither end has a stream.
+    pub(super) async fn no_streams(&self) -> Verdict {
+        for (name, end) in [("the near end", &self.near), ("the far end", &self.far)] {
+            eventually(self.prompt, || match end.stats().streams_open {
+                0 => None,
+                open => Some(format!("{name} still has {open} streams")),
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Shows that streams work, in both directions.
+    pub(super) async fn works(&self) -> Verdict {
+        let exchange = async {
+            let (mut near, mut far) = self.stream().await?;
+            near.tx.send_all("ping".into()).await.or_seen("sending")?;
+            near.tx.finish().await.or_seen("finishing")?;
+            expect_all(&mut far, b"ping").await?;
+            far.tx.send_all("pong".into()).await.or_seen("answering")?;
+            far.tx.finish().await.or_seen("finishing the answer")?;
+            expect_all(&mut near, b"pong").await
+        };
+        within(self.prompt, "an exchange on a new stream", exchange).await?
+    }
+}
+
+/// Opens a stream from one end and accepts it at the other.
+pub(super) async fn stream(opener: &Arc<dyn Connection>, acceptor: &Arc<dyn Connection>) -> Verdict<(Duplex, Duplex)> {
+    let (opened, accepted) = join!(opener.open(head("stream")), async {
+        let inbound = acceptor.accept().await.or_seen("accepting a stream")?;
+        inbound.accept().await.or_seen("answering a stream")
+    });
+    Ok((opened.or_seen("opening a stream")?, accepted?))
+}
+
+/// Has the two ends make a connection: the agent's handle and the server's.
+pub(super) async fn meet(
+    carrier: &dyn Carrier,
+    listener: &mut dyn Listener,
+    doorman: &Doorman,
+) -> Verdict<(Arc<dyn Connection>, Arc<dyn Connection>)> {
+    let claim = claim();
+    let (agent, server) = join!(carrier.dial(&claim, Instant::now() + DIAL), async {
+        let incoming = listener.accept().await.or_seen("accepting a connection")?;
+        incoming.handshake(doorman).await.or_seen("the server's handshake")
+    });
+    Ok((agent.or_seen("dialling")?, server?))
+}
+
+/// Judges claims: the credential has to be the right one, and proves the subject.
+#[derive(Debug)]
+pub(super) struct Doorman {
+    welcome: Welcome,
+    rejection: Option<Rejection>,
+    arrivals: Mutex<Vec<Arrival>>,
+}
+
+impl Doorman {
+    /// Whom the credential was issued to.
+    pub(super) const SUBJECT: &str = "ali";
+
+    pub(super) fn new(setup: &Setup) -> Self {
+        let mut welcome = Welcome::new(server_id());
+        welcome.limits.max_streams = setup.max_streams;
+        welcome.keepalive = setup.keepalive;
+        welcome.server_count = 3;
+        Self {
+            welcome,
+            rejection: None,
+            arrivals: Mutex::default(),
+        }
+    }
+
+    /// One that turns everybody away.
+    pub(super) fn strict(setup: &Setup, rejection: Rejection) -> Self {
+        Self {
+            rejection: Some(rejection),
+            ..Self::new(setup)
+        }
+    }
+
+    /// Who has come so far.
+    pub(super) fn arrivals(&self) -> Vec<Arrival> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What it answers those whom it accepts.
+    pub(super) fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+}
+
+#[async_trait]
+impl Admission for Doorman {
+    async fn admit(&self, arrival: &Arrival) -> Result<Admitted, Rejection> {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.push(arrival.clone());
+        if let Some(rejection) = &self.rejection {
+            return Err(rejection.clone());
+        }
+        let credential = arrival.claim.credential.as_ref().map(Secret::expose);
+        let mut identity = arrival.identity.clone();
+        identity.subject = credential
+            .filter(|credential| *credential == CREDENTIAL.as_bytes())
+            .map(|_| Self::SUBJECT.to_owned());
+        Ok(Admitted {
+            identity,
+            welcome: self.welcome.clone(),
+        })
+    }
+}
