@@ -15,7 +15,8 @@ pub struct Config {
     pub server_id: ServerId,
     /// Whether clients may choose the agent by [`Tunnel-Agent`](crate::AGENT_HEADER) or
     /// [`Tunnel-Agent-Labels`](crate::AGENT_LABELS_HEADER); a request that tries although it may not is refused with
-    /// 403. Default: yes, for the server's policy decides about the choice in any case.
+    /// 403. Default: no, for many a network is behind one agent only. If they may, the server's policy still decides
+    /// about each choice.
     pub agent_headers: bool,
     /// Judges `Proxy-Authorization`; without one the field is ignored. Default: none.
     pub authenticator: Option<Arc<dyn ClientAuthenticator>>,
@@ -48,7 +49,7 @@ pub struct Config {
     /// first, and delays them by as much, once for each tunnel. Default: 20 ms.
     pub hold: Duration,
 
-    /// How many connections may be open at once, tunnels included; one more is refused with 503. Default: 65,536.
+    /// How many connections may be open at once, tunnels included; one more is refused with 503. Default: 32,768.
     pub max_connections: usize,
     /// How long a client may take to read a refusal before the connection is closed. Default: 2 s.
     pub linger: Duration,
@@ -69,7 +70,7 @@ impl Config {
     pub fn new(server_id: ServerId) -> Self {
         Self {
             server_id,
-            agent_headers: true,
+            agent_headers: false,
             authenticator: None,
             max_head: 16 * 1024,
             max_headers: 100,
@@ -80,7 +81,7 @@ impl Config {
             max_pending_dials: 4096,
             max_early: 64 * 1024,
             hold: Duration::from_millis(20),
-            max_connections: 65_536,
+            max_connections: 32_768,
             linger: Duration::from_secs(2),
             idle_timeout: None,
             half_close_timeout: None,

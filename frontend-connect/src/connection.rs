@@ -340,10 +340,9 @@ mod tests {
         }
     }
 
-    /// A client of a frontend whose opener never answers.
-    fn connect(config: Config) -> DuplexStream {
-        let (client, server) = tokio::io::duplex(512);
-        let shared = Shared {
+    /// What a frontend has whose opener never answers.
+    fn shared(config: Config) -> Shared {
+        Shared {
             name: "connect",
             pending: PendingDials::new(1, 1),
             config,
@@ -351,13 +350,27 @@ mod tests {
             meter: Arc::new(Metrics::default().meter("connect")),
             metrics: Metrics::default(),
             kill: CancellationToken::new(),
-        };
+        }
+    }
+
+    /// A client of such a frontend.
+    fn connect(config: Config) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(512);
+        let shared = shared(config);
         tokio::spawn(async move { serve(server, Caller::default(), &shared).await });
         client
     }
 
     fn config() -> Config {
         Config::new("gw".parse().unwrap())
+    }
+
+    #[test]
+    fn ten_thousand_connections_are_small() {
+        let (_client, server) = tokio::io::duplex(1);
+        let shared = shared(config());
+        let size = size_of_val(&serve(server, Caller::default(), &shared));
+        assert!(size <= 2560, "{size}");
     }
 
     async fn status(client: &mut DuplexStream) -> String {

@@ -285,7 +285,8 @@ async fn serve(socket: Accepted, crowded: bool, shared: &Shared) {
         Accepted::Tls(socket, addr, tls) => {
             caller.client.addr = Some(addr);
             prepare(&socket, addr, shared);
-            serve_tls(socket, &tls, caller, shared).await;
+            // On the heap, so that the others need not have the room for TLS.
+            Box::pin(serve_tls(socket, &tls, caller, shared)).await;
         }
         Accepted::Unix(socket) => {
             caller.user = socket.peer_cred().map(|peer| peer.uid()).ok();
@@ -302,8 +303,10 @@ fn prepare(socket: &TcpStream, client: SocketAddr, shared: &Shared) {
 }
 
 async fn serve_tls(socket: TcpStream, tls: &Tls, mut caller: Caller, shared: &Shared) {
+    // On the heap, so that its room is free afterwards.
+    let shaking = Box::pin(tls.handshake(socket, shared.config.handshake_timeout));
     let handshake = tokio::select! {
-        handshake = tls.handshake(socket, shared.config.handshake_timeout) => handshake,
+        handshake = shaking => handshake,
         () = shared.kill.cancelled() => return,
     };
     if !matches!(handshake, Ok(Handshake::Done(..) | Handshake::Left)) {

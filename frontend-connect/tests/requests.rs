@@ -24,7 +24,10 @@ use tunnel_core::{Client, Identity, RefusalKind, Selector};
 
 #[tokio::test]
 async fn the_opener_is_told_everything() {
-    let mut frontend = Running::tcp(config()).await;
+    let mut config = config();
+    config.agent_headers = true;
+    let dial_timeout = config.dial_timeout;
+    let mut frontend = Running::tcp(config).await;
     let mut client = frontend.connect().await;
     let request = "CONNECT kubelet.example:10250 HTTP/1.1\r\n\
                    Host: 127.0.0.1\r\n\
@@ -39,7 +42,7 @@ async fn the_opener_is_told_everything() {
     assert!(request.client.identity.is_anonymous());
     assert_eq!(request.head.client, request.client.addr);
     let deadline = request.head.deadline.unwrap();
-    assert!(deadline <= config().dial_timeout && deadline > config().dial_timeout / 2);
+    assert!(deadline <= dial_timeout && deadline > dial_timeout / 2);
     assert!(request.head.trace.is_some());
 }
 
@@ -276,10 +279,8 @@ async fn a_crowded_frontend_says_so() {
 }
 
 #[tokio::test]
-async fn clients_may_be_kept_from_choosing_the_agent() {
-    let mut config = config();
-    config.agent_headers = false;
-    let frontend = Running::tcp(config).await;
+async fn clients_may_not_choose_the_agent_unless_allowed() {
+    let frontend = Running::tcp(config()).await;
     for field in ["Tunnel-Agent: node-7", "Tunnel-Agent-Labels: region=eu"] {
         let request = format!("CONNECT a.example:1 HTTP/1.1\r\n{field}\r\n\r\n");
         let response = exchange(&mut frontend.connect().await, request.as_bytes()).await;

@@ -10,7 +10,7 @@
 mod support;
 
 use frontend_connect::Endpoint;
-use support::{REQUEST, Running, config, exchange, pki::Pki, read_200, read_to_end, soon, status};
+use support::{REQUEST, Running, config, exchange, move_both_ways, pki::Pki, read_200, read_to_end, soon, status};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -49,6 +49,17 @@ async fn a_certificate_is_the_clients_identity() {
     far.write_all(b"pong").await.unwrap();
     far.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client).await, "pong");
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways() {
+    let pki = Pki::new();
+    let mut frontend = start(&pki, ClientAuth::None).await;
+    let mut client = connect(&frontend, &pki.client(None)).await;
+    client.write_all(REQUEST).await.unwrap();
+    let far = frontend.dial().await.accept();
+    read_200(&mut client).await;
+    move_both_ways(client, far).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ mod support;
 use std::{io, time::Duration};
 
 use frontend_connect::{Endpoint, UnixEndpoint};
-use support::{REQUEST, Running, config, read_200, read_to_end, soon};
+use support::{REQUEST, Running, config, move_both_ways, read_200, read_to_end, soon};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
@@ -26,34 +26,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 async fn bytes_go_both_ways() {
     let mut frontend = Running::tcp(config()).await;
     let (client, far) = frontend.tunnel().await;
-    let data: Vec<u8> = (0..512 * 1024u32).flat_map(u32::to_le_bytes).collect();
-    let (mut client_rx, mut client_tx) = client.into_split();
-    let (mut far_rx, mut far_tx) = tokio::io::split(far.into_io());
-    let (up, down) = (data.clone(), data.clone());
-    let senders = tokio::spawn(async move {
-        let up = async {
-            client_tx.write_all(&up).await.unwrap();
-            client_tx.shutdown().await.unwrap();
-        };
-        let down = async {
-            far_tx.write_all(&down).await.unwrap();
-            far_tx.shutdown().await.unwrap();
-        };
-        tokio::join!(up, down);
-        (client_tx, far_tx)
-    });
-    let (mut received_up, mut received_down) = (Vec::new(), Vec::new());
-    let (a, b) = soon(async {
-        tokio::join!(
-            far_rx.read_to_end(&mut received_up),
-            client_rx.read_to_end(&mut received_down)
-        )
-    })
-    .await;
-    a.unwrap();
-    b.unwrap();
-    assert!(received_up == data && received_down == data);
-    soon(senders).await.unwrap();
+    move_both_ways(client, far).await;
 }
 
 #[tokio::test]

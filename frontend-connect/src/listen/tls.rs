@@ -64,8 +64,8 @@ impl Tls {
         let stream = self.0.accept(socket).await?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         Ok(match peer_identity(chain) {
-            Ok(identity) => Handshake::Done(TlsSocket(stream), identity),
-            Err(error) => Handshake::Unidentified(TlsSocket(stream), error),
+            Ok(identity) => Handshake::Done(TlsSocket(Box::new(stream)), identity),
+            Err(error) => Handshake::Unidentified(TlsSocket(Box::new(stream)), error),
         })
     }
 }
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Tls {
 /// A client's socket under TLS. Shutting it down sends `close_notify`; a client that ends without one is seen as
 /// failed, for what it sent may have been cut short (RFC 8446 §6.1).
 #[derive(Debug)]
-pub(crate) struct TlsSocket(TlsStream<TcpStream>);
+pub(crate) struct TlsSocket(Box<TlsStream<TcpStream>>);
 
 impl Socket for TlsSocket {
     /// Resets the TCP connection below, without `close_notify`.
@@ -100,13 +100,13 @@ impl Socket for TlsSocket {
 
 impl AsyncRead for TlsSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut *self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for TlsSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut *self.0).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -114,7 +114,7 @@ impl AsyncWrite for TlsSocket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut *self.0).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -122,10 +122,10 @@ impl AsyncWrite for TlsSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut *self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut *self.0).poll_shutdown(cx)
     }
 }

@@ -170,6 +170,37 @@ pub(crate) async fn read_to_end<S: AsyncRead + Unpin>(client: &mut S) -> String 
     String::from_utf8(answer).unwrap()
 }
 
+/// Moves some megabytes in both directions at once, to the clean ends.
+pub(crate) async fn move_both_ways<S>(client: S, far: Duplex)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let data: Vec<u8> = (0..512 * 1024u32).flat_map(u32::to_le_bytes).collect();
+    let (client_rx, client_tx) = tokio::io::split(client);
+    let (far_rx, far_tx) = tokio::io::split(far.into_io());
+    let moved = async {
+        tokio::join!(
+            send_all(client_tx, &data),
+            send_all(far_tx, &data),
+            read_all(client_rx),
+            read_all(far_rx)
+        )
+    };
+    let ((), (), to_client, to_target) = soon(moved).await;
+    assert!(to_client == data && to_target == data);
+}
+
+async fn send_all<W: AsyncWrite + Unpin>(mut writer: W, data: &[u8]) {
+    writer.write_all(data).await.unwrap();
+    writer.shutdown().await.unwrap();
+}
+
+async fn read_all<R: AsyncRead + Unpin>(mut reader: R) -> Vec<u8> {
+    let mut received = Vec::new();
+    reader.read_to_end(&mut received).await.unwrap();
+    received
+}
+
 /// The status code of a response, after a check of its form.
 #[track_caller]
 pub(crate) fn status(response: &str) -> u16 {
