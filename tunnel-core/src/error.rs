@@ -300,7 +300,9 @@ impl OpenError {
         match self {
             Self::Draining => true,
             Self::Refused(refusal) => refusal.kind.is_retryable_elsewhere(),
-            Self::Reset(_) | Self::Protocol(_) | Self::Connection(_) => false,
+            // A connection is drained when its last stream has ended: this one had not begun.
+            Self::Connection(error) => error.code() == Some(CloseCode::DRAINED),
+            Self::Reset(_) | Self::Protocol(_) => false,
         }
     }
 }
