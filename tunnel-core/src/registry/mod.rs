@@ -101,10 +101,7 @@ impl Registry {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let view = self.view.load();
         let Some(session) = view.get(agent) else { return };
-        // After a takeover the session under this id is another one.
-        if !session.connections().iter().any(|other| other.id() == live.id()) {
-            return;
-        }
+        // After a takeover the session under this id is another one, which stays as it is.
         let next = match session.without(live) {
             Some(session) => view.with(session),
             None => view.without(agent),

@@ -134,6 +134,12 @@ impl Server {
         self.inner.registry.wait_for(agent).await
     }
 
+    /// How many streams are open, by either side.
+    #[must_use]
+    pub fn streams_open(&self) -> usize {
+        self.inner.streams.len()
+    }
+
     /// What the server counts.
     #[must_use]
     pub fn metrics(&self) -> &ServerMetrics {
@@ -241,6 +247,7 @@ impl fmt::Debug for Inner {
         f.debug_struct("Server")
             .field("id", &self.id)
             .field("agents", &self.registry.view().len())
+            .field("streams", &self.streams.len())
             .field("draining", &self.is_draining())
             .finish_non_exhaustive()
     }

@@ -12,7 +12,7 @@ use super::{
     streams::{Tracked, Wish},
 };
 use crate::{
-    error::OpenError,
+    error::{ConnectionError, OpenError},
     opener::{OpenFailure, OpenRequest, Opened, Selector},
     policy::{Access, Denied, Scope},
     registry::{InFlight, LiveConnection, Session, View},
@@ -200,6 +200,12 @@ impl Inner {
         head: &StreamHead,
         deadline: Instant,
     ) -> Result<(Duplex, InFlight), Failed> {
+        // The registry may be a moment behind: what has ended before the dial was certainly not delivered.
+        tokio::select! {
+            biased;
+            cause = live.connection().closed() => return Err(Failed::before(&cause)),
+            () = std::future::ready(()) => {}
+        }
         let in_flight = live.enter();
         let mut dial = Dial::new(live);
         let left = deadline.saturating_duration_since(dial.started);
@@ -253,7 +259,7 @@ struct Failed {
 }
 
 /// Where the stream may be tried next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Elsewhere {
     /// Nowhere: the target may have seen it, or nothing else would do better.
     Nowhere,
@@ -264,6 +270,14 @@ enum Elsewhere {
 }
 
 impl Failed {
+    fn before(cause: &ConnectionError) -> Self {
+        let text = format!("the agent's connection has ended: {cause}");
+        Self {
+            refusal: Refusal::new(RefusalKind::DestinationUnavailable, text),
+            elsewhere: Elsewhere::Connection,
+        }
+    }
+
     fn here(kind: RefusalKind, text: impl Into<Text>) -> Self {
         Self {
             refusal: Refusal::new(kind, text),
@@ -275,7 +289,7 @@ impl Failed {
 impl From<OpenError> for Failed {
     fn from(error: OpenError) -> Self {
         let elsewhere = match &error {
-            OpenError::Draining => Elsewhere::Connection,
+            OpenError::Draining | OpenError::Connection(_) if error.is_undelivered() => Elsewhere::Connection,
             error if error.is_undelivered() => Elsewhere::Agent,
             _ => Elsewhere::Nowhere,
         };
@@ -344,4 +358,29 @@ fn forbidden(request: &OpenRequest, denied: &Denied) -> Refusal {
     };
     let text = format!("the server's policy does not let {client} reach {target}{chosen}: {denied}");
     Refusal::new(RefusalKind::HttpRequestDenied, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tunnel_proto::CloseCode;
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_certainly_not_delivered_is_tried_elsewhere() {
+        let closed = |code| OpenError::Connection(ConnectionError::remote(code, ""));
+        let refused = |kind| OpenError::Refused(Refusal::new(kind, "no"));
+        for (error, elsewhere) in [
+            (OpenError::Draining, Elsewhere::Connection),
+            (closed(CloseCode::DRAINED), Elsewhere::Connection),
+            (closed(CloseCode::SHUTDOWN), Elsewhere::Nowhere),
+            (refused(RefusalKind::ConnectionLimitReached), Elsewhere::Agent),
+            (refused(RefusalKind::ConnectionRefused), Elsewhere::Nowhere),
+            (OpenError::Reset(StreamCode::CANCELLED), Elsewhere::Nowhere),
+            (OpenError::Protocol("nonsense".into()), Elsewhere::Nowhere),
+        ] {
+            let text = error.to_string();
+            assert_eq!(Failed::from(error).elsewhere, elsewhere, "{text}");
+        }
+    }
 }

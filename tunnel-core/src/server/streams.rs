@@ -41,6 +41,10 @@ impl Streams {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.open().len()
+    }
+
     /// Resets the streams that a policy does not allow, and gives their number.
     pub(super) fn recheck(&self, policy: &Policy) -> usize {
         self.reset_if(StreamCode::POLICY, |wish| {
@@ -385,5 +389,61 @@ impl Inbound for TrackedInbound {
         };
         self.server.metrics.refusals.get_or_create(&labels).inc();
         self.inbound.refuse(refusal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says nothing and wakes nobody: the seam does not ask a half to wake who waits when this side ends it.
+    #[derive(Debug)]
+    struct Mute;
+
+    impl SendStream for Mute {
+        fn poll_send(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<Result<usize, SendError>> {
+            Poll::Pending
+        }
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+            Poll::Pending
+        }
+        fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+            Poll::Pending
+        }
+        fn poll_stopped(&mut self, _: &mut Context<'_>) -> Poll<Result<StreamCode, SendError>> {
+            Poll::Pending
+        }
+        fn reset(&mut self, _: StreamCode) {}
+    }
+
+    impl RecvStream for Mute {
+        fn poll_recv(&mut self, _: &mut Context<'_>, _: usize) -> Poll<Result<Option<Bytes>, RecvError>> {
+            Poll::Pending
+        }
+        fn stop(&mut self, _: StreamCode) {}
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_stream_is_woken_when_it_is_reset() {
+        for waiting in [SENDING, STOPPED, RECEIVING] {
+            let control = Arc::new(Control {
+                wish: None,
+                tx: Mutex::new(Some(Box::new(Mute))),
+                rx: Mutex::new(Some(Box::new(Mute))),
+                reset: OnceLock::new(),
+                wakers: Mutex::default(),
+            });
+            let task = tokio::spawn({
+                let control = Arc::clone(&control);
+                std::future::poll_fn(move |cx| {
+                    control.unless_reset(waiting, cx, |_| Poll::<Result<(), _>>::Pending, |code| code)
+                })
+            });
+            tokio::task::yield_now().await;
+            assert!(!task.is_finished());
+            assert!(control.reset(StreamCode::POLICY));
+            assert!(!control.reset(StreamCode::SHUTDOWN), "only the first reset counts");
+            assert_eq!(task.await.unwrap(), Err(StreamCode::POLICY));
+        }
     }
 }

@@ -16,6 +16,7 @@ async fn bytes_and_streams_are_counted_as_they_pass() {
     }
     let held = world.open().await.unwrap();
     assert_eq!(world.metric("streams_open{opener=\"server\"}"), 1.0);
+    assert_eq!(world.server.streams_open(), 1);
     drop(held);
     settle().await;
     assert_eq!(world.metric("streams_total{opener=\"server\"}"), 4.0);
@@ -90,6 +91,7 @@ async fn many_streams_given_up_at_any_moment_leave_nothing_behind() {
     settle().await;
     assert_eq!(world.metric("streams_open{opener=\"server\"}"), 0.0);
     assert_eq!(world.metric("dials_pending"), 0.0);
+    assert_eq!(world.server.streams_open(), 0);
     assert_eq!(agent.connection.stats().streams_open, 0);
     let session = std::sync::Arc::clone(&world.server.agents().sessions()[0]);
     assert_eq!(session.load(tokio::time::Instant::now()).unwrap().streams, 0);

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tunnel_core::{
-    CloseCode, Labels, Opener, Policy, RefusalKind, Selector, ServerConfig,
+    CloseCode, Labels, Opened, Opener, Policy, RefusalKind, Selector, ServerConfig,
     registry::{Session, View},
     route::{self, Candidates, RouteRequest, Strategy},
 };
 
-use crate::support::{Behaviour, World, claim, common_name, kind, request, round_trip, settle, soon};
+use crate::support::{Agent, Behaviour, World, claim, common_name, kind, request, round_trip, settle, soon};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     let mut labels = Labels::default();
@@ -289,9 +289,61 @@ async fn a_draining_agent_is_passed_over() {
         *agents.entry(world.open().await.unwrap().agent.to_string()).or_insert(0) += 1;
     }
     assert_eq!(agents, [("well".to_owned(), 20)].into());
+    assert_eq!(
+        world.metric("dial_retries_total"),
+        0.0,
+        "the draining one was not even tried"
+    );
     assert_eq!(kind(world.server.open(wish).await), RefusalKind::DestinationUnavailable);
     round_trip(held.stream.into_io(), b"still here").await;
     assert_eq!(draining.end().await.code(), Some(CloseCode::DRAINED));
+}
+
+/// Two connections of one agent, of which the second is the less busy one by a stream.
+async fn busy_and_idle(world: &World) -> (Agent, Agent, [Opened; 3]) {
+    let carrier = world.carrier.another(common_name("a"));
+    let first = world.connect(&carrier, claim("a", 1), Behaviour::Echo).await.unwrap();
+    let second = world.connect(&carrier, claim("a", 1), Behaviour::Echo).await.unwrap();
+    let held = [
+        world.open().await.unwrap(),
+        world.open().await.unwrap(),
+        world.open().await.unwrap(),
+    ];
+    let (busy, idle) = match first.connection.stats().streams_open {
+        2 => (first, second),
+        _ => (second, first),
+    };
+    assert_eq!(busy.connection.stats().streams_open, 2);
+    (busy, idle, held)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_nobody_has_noticed_yet_costs_another_try() {
+    let world = World::new();
+    let (busy, idle, _held) = busy_and_idle(&world).await;
+    idle.connection.drain();
+    let _opened = world.open().await.unwrap();
+    assert_eq!(busy.connection.stats().streams_open, 3);
+    assert_eq!(world.metric("dial_retries_total"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_has_noticed_yet_costs_another_try() {
+    let world = World::new();
+    let (busy, idle, _held) = busy_and_idle(&world).await;
+    idle.connection.close(CloseCode::DONE, "");
+    let _opened = world.open().await.unwrap();
+    assert_eq!(busy.connection.stats().streams_open, 3);
+    assert_eq!(world.metric("dial_retries_total"), 1.0);
+
+    busy.connection.close(CloseCode::DONE, "");
+    let failure = world.open().await.unwrap_err();
+    assert_eq!(failure.refusal.kind, RefusalKind::DestinationUnavailable);
+    assert_eq!(
+        failure.to_string(),
+        "agent a: the agent's connection has ended: the peer closed the connection: done (0x0) \
+         (destination_unavailable)"
+    );
 }
 
 #[tokio::test(start_paused = true)]

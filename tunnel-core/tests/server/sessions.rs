@@ -1,12 +1,15 @@
 //! Who may be an agent, and which of its connections count.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use tunnel_core::{
-    CloseCode, ConnectionError, DialError, Identity, Policy, PolicyConfig, Rejection, Require, Secret, ServerConfig,
-    TokenAuthenticator,
+    AcceptError, Admission, CloseCode, Connection, ConnectionError, DialError, HandshakeError, Identity, Incoming,
+    Listener, Policy, PolicyConfig, Rejection, Require, Secret, ServerConfig, TokenAuthenticator,
     policy::{ClaimConfig, Effect},
 };
+use tunnel_testkit::memory;
 
 use crate::support::{Agent, Behaviour, World, claim, common_name, settle};
 
@@ -267,4 +270,80 @@ async fn an_agent_can_be_waited_for() {
     assert!(!waiting.is_finished());
     let _agent = world.agent("node-7", Behaviour::Echo).await;
     assert_eq!(waiting.await.unwrap().agent().as_str(), "node-7");
+}
+
+/// A listener whose handshakes succeed only when a test lets them, so that things can happen meanwhile.
+#[derive(Debug)]
+struct Held<L>(L, Arc<Semaphore>);
+
+#[async_trait]
+impl<L: Listener> Listener for Held<L> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    async fn accept(&mut self) -> Result<Box<dyn Incoming>, AcceptError> {
+        let incoming = self.0.accept().await?;
+        Ok(Box::new(HeldIncoming(incoming, Arc::clone(&self.1))))
+    }
+}
+
+#[derive(Debug)]
+struct HeldIncoming(Box<dyn Incoming>, Arc<Semaphore>);
+
+#[async_trait]
+impl Incoming for HeldIncoming {
+    fn remote_addr(&self) -> SocketAddr {
+        self.0.remote_addr()
+    }
+
+    async fn handshake(self: Box<Self>, admission: &dyn Admission) -> Result<Arc<dyn Connection>, HandshakeError> {
+        let connection = self.0.handshake(admission).await?;
+        self.1.acquire().await.unwrap().forget();
+        Ok(connection)
+    }
+
+    fn refuse(self: Box<Self>) {
+        self.0.refuse();
+    }
+}
+
+/// What becomes of an agent that was welcome, when this happens before its handshake is over.
+async fn meanwhile(happens: impl AsyncFnOnce(&World)) -> ConnectionError {
+    let mut world = World::new();
+    let (carrier, listener) = memory::pair(memory::Config::default());
+    let go_on = Arc::new(Semaphore::new(0));
+    world
+        .server
+        .listen(Box::new(Held(listener, Arc::clone(&go_on))))
+        .unwrap();
+    let plain = std::mem::replace(&mut world.carrier, carrier);
+    let agent = world.agent("eve", Behaviour::Echo).await;
+    assert_eq!(world.connected(), []);
+    world.carrier = plain;
+    happens(&world).await;
+    go_on.add_permits(1);
+    agent.end().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_between_the_welcome_and_the_registration_counts() {
+    let forbidden = meanwhile(async |world| world.server.set_policy(nodes_only())).await;
+    assert_eq!(close_code(&forbidden), Some(CloseCode::FORBIDDEN));
+
+    let drained = meanwhile(async |world| world.server.drain()).await;
+    assert_eq!(close_code(&drained), Some(CloseCode::DRAINED));
+
+    let conflict = meanwhile(async |world| {
+        let other = world.carrier.another(common_name("other"));
+        let other = world.connect(&other, claim("eve", 1), Behaviour::Echo).await.unwrap();
+        assert_eq!(world.connected(), [("eve".to_owned(), 1)]);
+        std::mem::forget(other);
+    })
+    .await;
+    assert_eq!(close_code(&conflict), Some(CloseCode::CONFLICT));
 }
