@@ -39,19 +39,16 @@ pub struct DialSpec {
     remote: tunnel_core::HostPort,
 }
 
-/// One line for each carrier that is compiled in.
+/// One line for each carrier.
 #[derive(Clone, Copy, Debug)]
 enum Scheme {
-    #[cfg(feature = "quic")]
     Quic,
 }
 
 impl Scheme {
     fn parse(name: &str) -> anyhow::Result<Self> {
         match name {
-            #[cfg(feature = "quic")]
-            "quic" => Ok(Self::Quic),
-            #[cfg(not(feature = "quic"))]
+            "quic" if cfg!(feature = "quic") => Ok(Self::Quic),
             "quic" => bail!("the carrier quic is not compiled in: build with the cargo feature `quic`"),
             _ => bail!("{name:?} is no carrier; there is quic"),
         }
@@ -77,7 +74,6 @@ impl ListenSpec {
     /// Binds it.
     pub fn listen(&self, tls: &ServerTls, settings: &Settings) -> anyhow::Result<Box<dyn Listener>> {
         match self.scheme {
-            #[cfg(feature = "quic")]
             Scheme::Quic => quic::listen(self.addr, tls, settings),
         }
     }
@@ -96,7 +92,6 @@ impl DialSpec {
     /// Makes the carrier; nothing is dialled yet.
     pub fn carrier(&self, tls: &ClientTls, settings: &Settings) -> anyhow::Result<Arc<dyn Carrier>> {
         match self.scheme {
-            #[cfg(feature = "quic")]
             Scheme::Quic => quic::carrier(&self.remote, tls, settings),
         }
     }
@@ -142,6 +137,25 @@ mod quic {
             .max_mtu(quic.quic_max_mtu)
             .segmentation_offload(!quic.quic_no_gso);
         config.build().context("the settings of the QUIC carrier")
+    }
+}
+
+#[cfg(not(feature = "quic"))]
+mod quic {
+    use std::{net::SocketAddr, sync::Arc};
+
+    use anyhow::bail;
+    use tunnel_core::{Carrier, HostPort, Listener};
+    use tunnel_tls::{ClientTls, ServerTls};
+
+    use super::Settings;
+
+    pub(super) fn listen(addr: SocketAddr, _: &ServerTls, _: &Settings) -> anyhow::Result<Box<dyn Listener>> {
+        bail!("cannot listen on quic://{addr}: the carrier is not compiled in")
+    }
+
+    pub(super) fn carrier(remote: &HostPort, _: &ClientTls, _: &Settings) -> anyhow::Result<Arc<dyn Carrier>> {
+        bail!("cannot dial quic://{remote}: the carrier is not compiled in")
     }
 }
 

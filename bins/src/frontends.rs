@@ -47,16 +47,9 @@ impl fmt::Debug for Bound {
 /// Frontends of one server, from their URLs to their sockets.
 #[derive(Debug)]
 pub struct Frontends {
-    endpoints: Vec<Endpoint>,
+    connect: Vec<connect::Endpoint>,
     /// What clients meet where a frontend speaks TLS.
     pub tls: Option<ServerTls>,
-}
-
-/// A URL that was understood.
-#[derive(Debug)]
-enum Endpoint {
-    #[cfg(feature = "connect")]
-    Connect(frontend_connect::Endpoint),
 }
 
 impl Frontends {
@@ -68,47 +61,38 @@ impl Frontends {
         } else {
             None
         };
-        let endpoints = args.frontend.iter().map(|url| endpoint(url, tls.as_ref()));
-        Ok(Self {
-            endpoints: endpoints.collect::<Result<_, _>>()?,
-            tls,
-        })
+        let mut connect = Vec::new();
+        for url in &args.frontend {
+            let (scheme, rest) = url::split(url)?;
+            match scheme {
+                "connect" | "connect+tls" | "connect+unix" if cfg!(feature = "connect") => {
+                    connect.push(connect::endpoint(url, scheme, rest, tls.as_ref())?);
+                }
+                "connect" | "connect+tls" | "connect+unix" => {
+                    bail!("the frontend {scheme} is not compiled in: build with the cargo feature `connect`")
+                }
+                _ => bail!("{scheme:?} is no frontend; there are connect://, connect+tls:// and connect+unix://"),
+            }
+        }
+        Ok(Self { connect, tls })
     }
 
     /// Binds every frontend, or none.
-    #[cfg_attr(not(feature = "connect"), expect(unused_variables))]
     pub async fn bind(self, id: &ServerId, args: &ServerArgs, metrics: &mut Registry) -> anyhow::Result<Vec<Bound>> {
-        let mut bound = Vec::with_capacity(self.endpoints.len());
-        #[cfg(feature = "connect")]
         let connect = connect::Shared::new(id, args, metrics);
-        for endpoint in self.endpoints {
-            match endpoint {
-                #[cfg(feature = "connect")]
-                Endpoint::Connect(endpoint) => bound.push(connect.bind(endpoint).await?),
-            }
+        let mut bound = Vec::with_capacity(self.connect.len());
+        for endpoint in self.connect {
+            bound.push(connect.bind(endpoint).await?);
         }
         Ok(bound)
-    }
-}
-
-#[cfg_attr(not(feature = "connect"), expect(unused_variables))]
-fn endpoint(url: &str, tls: Option<&ServerTls>) -> anyhow::Result<Endpoint> {
-    let (scheme, rest) = url::split(url)?;
-    match scheme {
-        #[cfg(feature = "connect")]
-        "connect" | "connect+tls" | "connect+unix" => connect::endpoint(url, scheme, rest, tls).map(Endpoint::Connect),
-        #[cfg(not(feature = "connect"))]
-        "connect" | "connect+tls" | "connect+unix" => {
-            bail!("the frontend {scheme} is not compiled in: build with the cargo feature `connect`")
-        }
-        _ => bail!("{scheme:?} is no frontend; there are connect://, connect+tls:// and connect+unix://"),
     }
 }
 
 #[cfg(feature = "connect")]
 mod connect {
     use anyhow::{Context as _, bail};
-    use frontend_connect::{Config, ConnectFrontend, Endpoint, Metrics, Shutdown, UnixEndpoint};
+    pub(super) use frontend_connect::Endpoint;
+    use frontend_connect::{Config, ConnectFrontend, Metrics, Shutdown, UnixEndpoint};
     use prometheus_client::registry::Registry;
     use tunnel_core::ServerId;
     use tunnel_tls::ServerTls;
@@ -220,5 +204,37 @@ mod connect {
                 assert!(error.contains(part), "{error}");
             }
         }
+    }
+}
+
+#[cfg(not(feature = "connect"))]
+mod connect {
+    use anyhow::bail;
+    use prometheus_client::registry::Registry;
+    use tunnel_core::ServerId;
+    use tunnel_tls::ServerTls;
+
+    use super::Bound;
+    use crate::cli::ServerArgs;
+
+    /// There is none.
+    #[derive(Debug)]
+    pub(super) enum Endpoint {}
+
+    pub(super) struct Shared;
+
+    impl Shared {
+        pub(super) fn new(_: &ServerId, _: &ServerArgs, _: &mut Registry) -> Self {
+            Self
+        }
+
+        #[allow(clippy::unused_async)] // the same form as with the feature
+        pub(super) async fn bind(&self, endpoint: Endpoint) -> anyhow::Result<Bound> {
+            match endpoint {}
+        }
+    }
+
+    pub(super) fn endpoint(url: &str, _: &str, _: &str, _: Option<&ServerTls>) -> anyhow::Result<Endpoint> {
+        bail!("cannot listen on {url}: the frontend is not compiled in")
     }
 }
