@@ -12,6 +12,7 @@ pub mod agent;
 pub mod carrier;
 pub mod dial;
 pub mod error;
+pub mod inbound;
 pub mod opener;
 pub mod policy;
 pub mod registry;
@@ -36,8 +37,9 @@ pub use carrier::{
 };
 pub use dial::{Resolve, SystemResolver, TargetDialOptions, TargetDialer, TargetSocket};
 pub use error::{AcceptError, ConnectionError, DialError, HandshakeError, Initiator, OpenError, RecvError, SendError};
+pub use inbound::InboundHandler;
 pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
 pub use policy::{AgentPolicy, AgentPolicyConfig, Policy, PolicyConfig};
 pub use relay::{Counters, End, Meter, Party, Relay, RelayOptions, RelayReport, Socket, relay};
-pub use server::{AcceptConfig, InboundHandler, Server, ServerBuilder, ServerConfig, ServerMetrics};
+pub use server::{AcceptConfig, Server, ServerBuilder, ServerConfig, ServerMetrics};
 pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};

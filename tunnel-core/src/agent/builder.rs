@@ -12,8 +12,9 @@ use tunnel_proto::{AgentId, Claim, Generation, Labels, Text};
 
 use super::{
     Agent, AgentConfig, AgentMetrics, CredentialSource, Inner, InvalidAgentConfig, entry::Entry, forward::Forward,
+    targets::Targets,
 };
-use crate::{carrier::Carrier, dial::TargetDialer, policy::AgentPolicy, server::InboundHandler};
+use crate::{carrier::Carrier, dial::TargetDialer, inbound::InboundHandler, policy::AgentPolicy};
 
 /// Puts an [`Agent`] together.
 pub struct AgentBuilder {
@@ -121,11 +122,11 @@ impl AgentBuilder {
             return Err(InvalidAgentConfig::NoCarrier(at + 1));
         }
         let metrics = AgentMetrics::default();
-        let policy = watch::Sender::new(self.policy);
+        let targets = Arc::new(Targets::new(self.policy));
         let forward = || {
             Arc::new(Forward::new(
                 self.dialer,
-                policy.subscribe(),
+                Arc::clone(&targets),
                 config.idle_timeout,
                 metrics.clone(),
             )) as _
@@ -136,7 +137,7 @@ impl AgentBuilder {
             handler: self.handler.unwrap_or_else(forward),
             pending: Arc::new(Semaphore::new(config.max_pending_dials as usize)),
             config,
-            policy,
+            targets,
             metrics,
             entries: self
                 .servers

@@ -4,24 +4,24 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tracing::debug;
 use tunnel_proto::{Refusal, RefusalKind, StreamCode, Target};
 
-use super::{AgentMetrics, metrics::ResultLabels};
+use super::{AgentMetrics, metrics::ResultLabels, targets::Targets};
 use crate::{
     carrier::{Inbound, Peer},
     dial::{TargetDialer, TargetSocket},
+    inbound::InboundHandler,
     policy::{AgentPolicy, TargetDenied},
     relay::{Party, RelayOptions, relay},
-    server::InboundHandler,
 };
 
 /// Dials targets as far as the policy allows, and relays.
 #[derive(Debug)]
 pub(super) struct Forward {
     dialer: TargetDialer,
-    policy: watch::Receiver<Arc<AgentPolicy>>,
+    targets: Arc<Targets>,
     idle_limit: Option<Duration>,
     metrics: AgentMetrics,
 }
@@ -29,13 +29,13 @@ pub(super) struct Forward {
 impl Forward {
     pub(super) fn new(
         dialer: TargetDialer,
-        policy: watch::Receiver<Arc<AgentPolicy>>,
+        targets: Arc<Targets>,
         idle_limit: Option<Duration>,
         metrics: AgentMetrics,
     ) -> Self {
         Self {
             dialer,
-            policy,
+            targets,
             idle_limit,
             metrics,
         }
@@ -69,9 +69,7 @@ impl InboundHandler for Forward {
         let client = inbound.head().client.map(tracing::field::display);
         let server = peer.welcome().map(|welcome| &welcome.server);
         let server = server.map_or("", |server| server.as_str());
-        // A policy that is put in force from here on is noticed below.
-        let mut changes = self.policy.clone();
-        let policy = Arc::clone(&changes.borrow_and_update());
+        let policy = self.targets.policy();
         let dialled = tokio::select! {
             biased;
             () = inbound.cancelled() => {
@@ -88,7 +86,10 @@ impl InboundHandler for Forward {
                 return inbound.refuse(refusal);
             }
         };
-        let ip = remote_ip(&socket);
+        let mut tracked = match self.targets.track(target.clone(), remote_ip(&socket), &policy) {
+            Ok(tracked) => tracked,
+            Err(denied) => return inbound.refuse(forbidden(&target, &denied)),
+        };
         let stream = match inbound.accept().await {
             Ok(stream) => stream,
             Err(error) => {
@@ -103,7 +104,7 @@ impl InboundHandler for Forward {
         let mut relay = relay(socket, Bytes::new(), stream, options);
         let report = tokio::select! {
             report = &mut relay => Ok(report),
-            denied = denied_later(&mut changes, &target, ip) => Err(denied),
+            denied = tracked.denied() => Err(denied),
         };
         match report {
             Ok(report) => {
@@ -115,23 +116,6 @@ impl InboundHandler for Forward {
             }
         }
     }
-}
-
-/// Waits for a policy that does not allow a target any more.
-async fn denied_later(
-    changes: &mut watch::Receiver<Arc<AgentPolicy>>,
-    target: &Target,
-    ip: Option<IpAddr>,
-) -> TargetDenied {
-    while changes.changed().await.is_ok() {
-        let policy = Arc::clone(&changes.borrow_and_update());
-        let by_ip = ip.map_or(Ok(()), |ip| policy.check_ip(target, ip));
-        if let Err(denied) = policy.check(target).and(by_ip) {
-            return denied;
-        }
-    }
-    // The agent is gone, and its tasks with it.
-    std::future::pending().await
 }
 
 /// The address that a target was reached at, unless it is a Unix socket.

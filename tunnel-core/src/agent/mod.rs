@@ -12,6 +12,7 @@ mod report;
 mod serve;
 mod status;
 mod streams;
+mod targets;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -26,7 +27,6 @@ use tokio_util::{
 use tracing::info;
 use tunnel_proto::{AgentId, Claim, ServerId, StreamHead};
 
-use self::entry::{Entry, Phase};
 pub use self::{
     backoff::{Backoff, BackoffConfig, Failure},
     builder::AgentBuilder,
@@ -35,7 +35,11 @@ pub use self::{
     metrics::AgentMetrics,
     status::{AgentStatus, LastError, ServerState, ServerStatus},
 };
-use crate::{carrier::Connection, error::OpenError, policy::AgentPolicy, server::InboundHandler, stream::Duplex};
+use self::{
+    entry::{Entry, Phase},
+    targets::Targets,
+};
+use crate::{carrier::Connection, error::OpenError, inbound::InboundHandler, policy::AgentPolicy, stream::Duplex};
 
 /// An agent that has not been started.
 ///
@@ -61,13 +65,13 @@ struct Inner {
     /// For streams that wait for their answer.
     pending: Arc<Semaphore>,
     config: AgentConfig,
-    policy: watch::Sender<Arc<AgentPolicy>>,
+    targets: Arc<Targets>,
     metrics: AgentMetrics,
     entries: Vec<Arc<Entry>>,
     /// How many servers are connected.
     connected: watch::Sender<usize>,
     draining: watch::Sender<bool>,
-    /// Every task of the agent.
+    /// Every task of the agent, other than those for streams, which their connection's task holds.
     tasks: TaskTracker,
     /// Ends every task.
     stop: CancellationToken,
@@ -182,14 +186,14 @@ impl RunningAgent {
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<AgentPolicy> {
-        Arc::clone(&self.inner.policy.borrow())
+        self.inner.targets.policy()
     }
 
     /// Puts another policy in force, for what is open, too: streams to targets that it does not allow are reset with
     /// [`StreamCode::POLICY`](tunnel_proto::StreamCode::POLICY).
     pub fn set_policy(&self, policy: Arc<AgentPolicy>) {
-        self.inner.policy.send_replace(policy);
-        info!("policy changed");
+        let streams = self.inner.targets.set_policy(policy);
+        info!(streams, "policy changed; what it no longer allows was ended");
     }
 
     /// Connects no more and tells the servers to open no more streams; those that are open go on. It cannot be undone.

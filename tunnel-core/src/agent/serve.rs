@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
-use tracing::{info, warn};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tracing::{error, info, warn};
 use tunnel_proto::{CloseCode, Refusal, RefusalKind};
 
 use super::{
@@ -11,7 +14,7 @@ use super::{
     entry::Served,
     metrics::{CarrierLabels, EndLabels},
     report::Chain,
-    streams::{self, Pending},
+    streams::{Pending, refuse},
 };
 use crate::{
     carrier::{Connection, Inbound},
@@ -28,7 +31,8 @@ pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, serv
     agent.metrics.connections_made.get_or_create(&labels).inc();
     agent.metrics.connections.get_or_create(&labels).inc();
 
-    let cause = until_the_end(&agent, &connection).await;
+    let mut streams = JoinSet::new();
+    let cause = until_the_end(&agent, &connection, &mut streams).await;
 
     drop(served);
     agent.metrics.connections.get_or_create(&labels).dec();
@@ -37,9 +41,20 @@ pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, serv
     if cause.code() == Some(CloseCode::DRAINED) {
         info!(carrier, "a drained connection has ended: {}", Chain(&cause));
     }
+    // Relays see for themselves that the connection has ended, and pass that on.
+    tokio::select! {
+        biased;
+        () = agent.stop.cancelled() => streams.shutdown().await,
+        () = async { while let Some(ended) = streams.join_next().await { note_panic(ended); } } => {}
+    }
 }
 
-async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>) -> ConnectionError {
+/// Takes streams until the connection has ended.
+async fn until_the_end(
+    agent: &Arc<Inner>,
+    connection: &Arc<dyn Connection>,
+    streams: &mut JoinSet<()>,
+) -> ConnectionError {
     let mut closed = connection.closed();
     let mut leaving = std::pin::pin!(agent.leaving());
     let (mut accepting, mut staying) = (true, true);
@@ -52,8 +67,9 @@ async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>) -> 
                 staying = false;
                 connection.drain();
             }
+            Some(ended) = streams.join_next() => note_panic(ended),
             inbound = connection.accept(), if accepting => match inbound {
-                Ok(inbound) => take(agent, connection, inbound),
+                Ok(inbound) => take(agent, connection, inbound, streams),
                 Err(_) => accepting = false,
             },
         }
@@ -70,23 +86,25 @@ async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>) -> 
 }
 
 /// Gives a stream to the handler, unless too many wait for their answer.
-fn take(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, inbound: Box<dyn Inbound>) {
+fn take(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, inbound: Box<dyn Inbound>, streams: &mut JoinSet<()>) {
     let Ok(permit) = Arc::clone(&agent.pending).try_acquire_owned() else {
         let limit = agent.config.max_pending_dials;
         let text = format!("{limit} streams wait for their target, which is this agent's limit; try again later");
         let refusal = Refusal::new(RefusalKind::ConnectionLimitReached, text);
-        return streams::refuse(&agent.metrics, inbound, refusal);
+        return refuse(&agent.metrics, inbound, refusal);
     };
     let inbound = Pending::new(inbound, agent.metrics.clone(), permit);
     let (agent, connection) = (Arc::clone(agent), Arc::clone(connection));
-    let tasks = agent.tasks.clone();
-    tasks.spawn(async move {
-        tokio::select! {
-            biased;
-            () = agent.stop.cancelled() => {}
-            () = agent.handler.handle(inbound, connection.peer()) => {}
-        }
-    });
+    streams.spawn(async move { agent.handler.handle(inbound, connection.peer()).await });
+}
+
+/// A handler that panics ends its stream and nothing else.
+fn note_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!("the handler of a stream panicked: {error}");
+    }
 }
 
 fn end_labels(carrier: &'static str, cause: &ConnectionError) -> EndLabels {

@@ -9,10 +9,11 @@ use tunnel_proto::ServerId;
 
 use super::{
     Inner, InvalidServerConfig, RefuseInbound, Server, ServerConfig, ServerMetrics, accept::AcceptFilter,
-    inbound::InboundHandler, places::Places, streams::Streams,
+    places::Places, streams::Streams,
 };
 use crate::{
     admission::{Authenticator, NoToken},
+    inbound::InboundHandler,
     policy::Policy,
     registry::{Limits, Registry},
     route::{self, Strategy},

@@ -30,12 +30,13 @@ use self::{accept::AcceptFilter, open::OnBehalf, places::Places, streams::Stream
 pub use self::{
     builder::ServerBuilder,
     config::{AcceptConfig, InvalidServerConfig, ServerConfig},
-    inbound::{InboundHandler, RefuseInbound},
+    inbound::RefuseInbound,
     metrics::ServerMetrics,
 };
 use crate::{
     admission::Authenticator,
     carrier::Listener,
+    inbound::InboundHandler,
     opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector},
     policy::Policy,
     registry::{Registry, Session, View},
