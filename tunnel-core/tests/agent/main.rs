@@ -7,5 +7,7 @@
     reason = "a failed step fails the test"
 )]
 
+mod connecting;
+mod scripted;
 mod serving;
 mod support;
