@@ -320,7 +320,7 @@ async fn confirm<S: Socket>(socket: &mut S, early: &mut BytesMut, hold: Duration
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use async_trait::async_trait;
     use tokio::io::DuplexStream;
     use tunnel_core::OpenFailure;
@@ -341,7 +341,7 @@ mod tests {
     }
 
     /// What a frontend has whose opener never answers.
-    fn shared(config: Config) -> Shared {
+    pub(crate) fn shared(config: Config) -> Shared {
         Shared {
             name: "connect",
             pending: PendingDials::new(1, 1),
@@ -361,7 +361,7 @@ mod tests {
         client
     }
 
-    fn config() -> Config {
+    pub(crate) fn config() -> Config {
         Config::new("gw".parse().unwrap())
     }
 

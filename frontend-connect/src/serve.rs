@@ -1,6 +1,6 @@
 //! Binding, accepting and draining.
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
@@ -222,7 +222,7 @@ async fn bind_unix(endpoint: &UnixEndpoint) -> Result<unix::Listener, BindError>
 }
 
 /// Accepts connections for ever and serves each in its own task.
-async fn accept(acceptor: &Acceptor, shared: &Arc<Shared>, connections: &TaskTracker) -> std::convert::Infallible {
+async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>, connections: &TaskTracker) -> Infallible {
     let room = Room::new(shared.config.max_connections);
     let mut backoff = ACCEPT_BACKOFF.0;
     loop {
@@ -249,7 +249,12 @@ async fn accept(acceptor: &Acceptor, shared: &Arc<Shared>, connections: &TaskTra
     }
 }
 
-impl Acceptor {
+/// Where connections come from.
+trait Accept {
+    fn accept(&self) -> impl Future<Output = io::Result<Accepted>> + Send;
+}
+
+impl Accept for Acceptor {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => listener
@@ -381,7 +386,58 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::{Instant, timeout};
+
     use super::*;
+    use crate::connection::tests::{config, shared};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_to_accept_is_not_tried_again_in_a_hurry() {
+        let shared = Arc::new(shared(config()));
+        let connections = TaskTracker::new();
+        let failing = Failing {
+            started: Instant::now(),
+            calls: Mutex::default(),
+        };
+        let accepting = accept(&failing, &shared, &connections);
+        assert!(timeout(Duration::from_secs(60), accepting).await.is_err());
+        let calls = failing.calls.into_inner().unwrap();
+        let waits: Vec<_> = calls.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+        // The timer's millisecond is the finest there is.
+        let expected = [0, 0, 5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000];
+        assert_eq!(waits.len(), expected.len());
+        for (wait, expected) in waits.into_iter().zip(expected) {
+            assert!(
+                (expected..=expected + 1).contains(&wait),
+                "{wait} instead of {expected}"
+            );
+        }
+    }
+
+    /// Fails a few times, then has nobody to accept.
+    struct Failing {
+        started: Instant,
+        /// When it was called.
+        calls: Mutex<Vec<Duration>>,
+    }
+
+    impl Accept for Failing {
+        async fn accept(&self) -> io::Result<Accepted> {
+            let calls = {
+                let mut calls = self.calls.lock().unwrap();
+                calls.push(self.started.elapsed());
+                calls.len()
+            };
+            match calls {
+                // The client is gone: the next one may be there already.
+                1 | 2 => Err(io::ErrorKind::ConnectionAborted.into()),
+                3..=12 => Err(io::Error::other("no descriptors are left")),
+                _ => std::future::pending().await,
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_place_that_became_free_is_taken() {
