@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info};
+use tracing::debug;
 use tunnel_proto::{AgentId, Labels, Refusal, RefusalKind, StreamCode, StreamHead, Text};
 
 use super::{
@@ -55,7 +55,7 @@ impl Inner {
             let by = if failure.agent.is_some() { "agent" } else { "server" };
             let kind = failure.refusal.kind.name();
             self.metrics.refusals.get_or_create(&RefusalLabels { by, kind }).inc();
-            info!(client = %request.client, target = %request.head.target, %failure, "stream refused");
+            debug!(client = %request.client, target = %request.head.target, %failure, "stream refused");
         }
         outcome
     }
