@@ -8,6 +8,7 @@
 )]
 
 mod accept;
+mod churn;
 mod metrics;
 mod policy;
 mod routing;
