@@ -17,7 +17,7 @@ fn world() -> World {
 }
 
 fn world_with(tls: impl FnOnce(&Pki) -> (ServerTls, ClientTls)) -> World {
-    let pki = Pki::new();
+    let pki = Arc::new(Pki::new());
     let (server, client) = tls(&pki);
     World::with_tls(pki, &server, &client, QuicConfig::default(), Link::default())
 }

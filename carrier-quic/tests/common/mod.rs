@@ -51,7 +51,7 @@ impl Admission for Verdict {
 /// A server and an agent on a network.
 pub(crate) struct World {
     pub(crate) net: Net,
-    pub(crate) pki: Pki,
+    pub(crate) pki: Arc<Pki>,
     pub(crate) config: QuicConfig,
     pub(crate) listener: QuicListener,
     pub(crate) carrier: QuicCarrier,
@@ -59,13 +59,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(config: QuicConfig, link: Link) -> Self {
-        let pki = Pki::new();
+        let pki = Arc::new(Pki::new());
         let (server, client) = (pki.server(), pki.client());
         Self::with_tls(pki, &server, &client, config, link)
     }
 
     pub(crate) fn with_tls(
-        pki: Pki,
+        pki: Arc<Pki>,
         server: &tunnel_tls::ServerTls,
         client: &tunnel_tls::ClientTls,
         config: QuicConfig,

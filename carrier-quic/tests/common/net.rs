@@ -97,6 +97,15 @@ impl Net {
         })
     }
 
+    /// The first address from this one on that nobody has.
+    pub(crate) fn free_address(&self, mut addr: SocketAddr) -> SocketAddr {
+        let state = self.0.lock().unwrap();
+        while state.inboxes.contains_key(&addr) {
+            addr.set_port(addr.port() + 1);
+        }
+        addr
+    }
+
     /// Loses every packet from now on, or no longer.
     pub(crate) fn set_silent(&self, silent: bool) {
         self.0.lock().unwrap().silent = silent;
