@@ -23,13 +23,14 @@ pub(super) async fn law_01_head_and_answer(harness: &dyn Harness, first: Side) -
             join!(world.near.open(head.clone()), async {
                 let inbound = world.far.accept().await.or_seen("accepting a stream")?;
                 let seen = inbound.head().clone();
-                inbound.accept().await.or_seen("answering a stream")?;
-                Ok(seen)
+                // Kept until the answer is there: a reset may overtake it.
+                let accepted = inbound.accept().await.or_seen("answering a stream")?;
+                Ok((seen, accepted))
             })
         })
         .await?;
         opened.or_seen("opening a stream")?;
-        let seen = seen?;
+        let (seen, _accepted) = seen?;
         ensure!(seen == head, "the head {head:?} arrived as {seen:?}");
     }
     if world.near.capabilities().confirmation == Confirmation::Optimistic {
