@@ -101,7 +101,11 @@ impl Connection for QuicConnection {
         let mut stats = ConnectionStats::default();
         stats.bytes_sent = counters.bytes_sent.load(Ordering::Relaxed);
         stats.bytes_received = counters.bytes_received.load(Ordering::Relaxed);
-        stats.streams_open = counters.open.load(Ordering::SeqCst);
+        // Nothing is open in a connection that has ended, though halves of it may be held still.
+        stats.streams_open = match self.shared.quic.close_reason() {
+            None => counters.open.load(Ordering::SeqCst),
+            Some(_) => 0,
+        };
         stats.streams_opened = counters.opened.load(Ordering::Relaxed);
         stats.streams_accepted = counters.accepted.load(Ordering::Relaxed);
         stats.rtt = Some(self.shared.quic.rtt());

@@ -45,13 +45,19 @@ async fn take_streams(shared: &Arc<Shared>, queue: &mpsc::Sender<QuicInbound>) {
         let Ok(reading) = Arc::clone(&half_open).acquire_owned().await else {
             return;
         };
-        let place = limit.place().await;
+        // While draining, nobody is left to wait for a place; see `read_head`.
+        let place = tokio::select! {
+            biased;
+            place = limit.place() => place,
+            () = shared.drained_so_that(|draining| draining.any()) => None,
+        };
         let Ok((tx, rx)) = shared.quic.accept_bi().await else {
             return;
         };
         limit.grow(&shared.quic);
+        let has_place = place.is_some();
         let halves = Halves::new(shared, shared.ticket(place), tx, rx);
-        let mut head = Box::pin(read_head(Arc::clone(shared), halves));
+        let mut head = Box::pin(read_head(Arc::clone(shared), halves, has_place));
 
         // The head has usually come with the packet that opened the stream.
         match poll_fn(|cx| Poll::Ready(head.as_mut().poll(cx))).await {
@@ -83,8 +89,9 @@ async fn deliver(queue: &mpsc::Sender<QuicInbound>, inbound: Option<QuicInbound>
     }
 }
 
-/// Reads the head of a stream; `None` if there is none, which has been dealt with.
-async fn read_head(shared: Arc<Shared>, mut halves: Halves) -> Option<QuicInbound> {
+/// Reads the head of a stream; `None` if there is none, which has been dealt with. A stream that came after this side
+/// began to drain, or that had no place under the limit when either side did, is refused.
+async fn read_head(shared: Arc<Shared>, mut halves: Halves, has_place: bool) -> Option<QuicInbound> {
     let mut messages = Messages::expecting(&[FrameKind::Head]);
     let patience = shared.config.preamble_timeout;
     let head = match tokio::time::timeout(patience, messages.next(&mut halves.rx)).await {
@@ -111,7 +118,7 @@ async fn read_head(shared: Arc<Shared>, mut halves: Halves) -> Option<QuicInboun
         halves: Some(halves),
         shared,
     };
-    if inbound.shared.draining().local {
+    if inbound.shared.draining().local || !has_place {
         let refusal = Refusal::new(
             RefusalKind::DestinationUnavailable,
             "the connection is draining and takes no new streams",

@@ -126,7 +126,9 @@ impl Network for QuicNetwork {
 
 impl fmt::Debug for QuicNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuicNetwork").field("agent", &AGENT).finish_non_exhaustive()
+        f.debug_struct("QuicNetwork")
+            .field("agent", &AGENT)
+            .finish_non_exhaustive()
     }
 }
 
