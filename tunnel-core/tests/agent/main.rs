@@ -10,4 +10,5 @@
 mod connecting;
 mod scripted;
 mod serving;
+mod shutdown;
 mod support;

@@ -41,6 +41,35 @@ impl Site {
         soon(self.server.wait_for(&id())).await;
         agent
     }
+
+    /// Waits until the server's connection with the agent is draining.
+    pub(crate) async fn draining(&self) {
+        soon(async {
+            while !self.server.agents().get(&id()).unwrap().connections()[0].is_draining() {
+                settle().await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the server's connection with the agent has ended for this reason, as the server counts it.
+    pub(crate) async fn ended(&self, reason: &str) {
+        let line =
+            format!("tunnel_server_connections_ended_total{{carrier=\"memory\",by=\"agent\",reason=\"{reason}\"}}");
+        soon(async {
+            while figure(&line, |registry| self.server.metrics().register(registry)) < 1.0 {
+                settle().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// Lets every task run until it waits.
+pub(crate) async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
 }
 
 pub(crate) fn id() -> AgentId {
@@ -92,11 +121,18 @@ pub(crate) async fn round_trip(mut io: DuplexIo, bytes: &[u8]) {
 
 /// The value of the metric whose line begins so, without its prefix `tunnel_agent_`.
 pub(crate) fn metric(agent: &RunningAgent, line: &str) -> f64 {
+    figure(&format!("tunnel_agent_{line}"), |registry| {
+        agent.metrics().register(registry)
+    })
+}
+
+fn figure(line: &str, register: impl FnOnce(&mut Registry)) -> f64 {
     let mut registry = Registry::default();
-    agent.metrics().register(&mut registry);
+    register(&mut registry);
     let mut all = String::new();
     text::encode(&mut all, &registry).unwrap();
-    let wanted = format!("tunnel_agent_{line} ");
-    let value = all.lines().find_map(|line| line.strip_prefix(&wanted));
+    let value = all
+        .lines()
+        .find_map(|other| other.strip_prefix(line)?.strip_prefix(' '));
     value.map_or(0.0, |value| value.parse().unwrap())
 }
