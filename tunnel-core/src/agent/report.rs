@@ -46,3 +46,44 @@ impl Novelty {
         self.last = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_news_once_for_each_cause_and_now_and_then() {
+        let start = Instant::now();
+        let mut novelty = Novelty::default();
+        let mut told = Vec::new();
+        for (secs, cause) in [
+            (0, "refused"),
+            (1, "refused"),
+            (2, "unauthorized"),
+            (3, "unauthorized"),
+            (4, "refused"),
+            (200, "refused"),
+            (304, "refused"),
+            (305, "refused"),
+        ] {
+            if novelty.is_news(cause, start + Duration::from_secs(secs)) {
+                told.push(secs);
+            }
+        }
+        assert_eq!(told, [0, 2, 4, 304]);
+        novelty.clear();
+        assert!(novelty.is_news("refused", start + Duration::from_secs(306)));
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let error = crate::error::DialError::Unreachable {
+            remote: "quic://gw.example:8091".to_owned(),
+            source: std::sync::Arc::new(std::io::Error::other("no route")),
+        };
+        assert_eq!(
+            Chain(&error).to_string(),
+            "cannot reach quic://gw.example:8091: no route"
+        );
+    }
+}

@@ -37,6 +37,30 @@ pub struct AgentPolicy {
 }
 
 /// An agent's policy as it stands in a configuration file.
+///
+/// ```
+/// use tunnel_core::{AgentPolicy, AgentPolicyConfig};
+///
+/// let config: AgentPolicyConfig = toml::from_str(r#"
+///     [[rules]]
+///     name = "no SSH"
+///     effect = "deny"
+///     ports = [22]
+///
+///     [[rules]]
+///     name = "kubelet and services"
+///     hosts = ["127.0.0.1", "10.0.0.0/8", "*.svc.cluster.local"]
+///     ports = [443, 10250, "8000-8999"]
+///
+///     [[rules]]
+///     name = "container runtime"
+///     unix = ["/run/containerd/*.sock"]
+/// "#)?;
+/// let policy = AgentPolicy::new(config)?;
+/// assert!(policy.check(&"tcp://127.0.0.1:10250".parse()?).is_ok());
+/// assert!(policy.check(&"tcp://10.0.0.1:22".parse()?).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentPolicyConfig {
