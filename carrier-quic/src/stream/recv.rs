@@ -133,6 +133,16 @@ impl RecvStream for RecvHalf {
         Poll::Ready(Ok(bytes))
     }
 
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        let error = match &self.state {
+            State::Open => ready!(self.slot.poll_reset(cx)),
+            State::Ended => return Poll::Pending,
+            State::Failed(error) => return Poll::Ready(error.clone()),
+        };
+        self.end(State::Failed(error.clone()));
+        Poll::Ready(error)
+    }
+
     fn stop(&mut self, code: StreamCode) {
         if matches!(self.state, State::Open) {
             // It fails only for streams that are over.
@@ -192,6 +202,18 @@ impl RecvSlot {
         self.tick
             .store(if read.is_pending() { WAITING } else { tick }, Ordering::Relaxed);
         read.map(|chunk| Ok(chunk.map_err(SlotError::Read)?.map(|chunk| chunk.bytes)))
+    }
+
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        let mut quic = self.lock();
+        if self.tick.load(Ordering::Relaxed) == RECLAIMED {
+            return Poll::Ready(RecvError::Stopped(StreamCode::MEMORY));
+        }
+        match ready!(poll_once(cx, quic.received_reset())) {
+            Ok(Some(code)) => Poll::Ready(RecvError::Reset(stream_code(code))),
+            // The stream or the connection is over, which reading tells behind what has arrived.
+            Ok(None) | Err(_) => Poll::Pending,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, quinn::RecvStream> {

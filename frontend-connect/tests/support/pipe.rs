@@ -148,6 +148,18 @@ impl RecvStream for Receiver {
         }
     }
 
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        let mut state = self.0.lock().unwrap();
+        match (state.stopped, state.reset) {
+            (Some(code), _) => Poll::Ready(RecvError::Stopped(code)),
+            (None, Some(code)) => Poll::Ready(RecvError::Reset(code)),
+            (None, None) => {
+                state.receiver = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
     fn stop(&mut self, code: StreamCode) {
         let mut state = self.0.lock().unwrap();
         let over = state.reset.is_some() || (state.finished && state.queue.is_empty());

@@ -108,6 +108,10 @@ impl RecvStream for CountedRecv {
         polled
     }
 
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        self.rx.poll_reset(cx)
+    }
+
     fn stop(&mut self, code: StreamCode) {
         self.rx.stop(code);
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -345,6 +346,16 @@ impl RecvStream for TrackedRecv {
         polled
     }
 
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        let control = &self.0.control;
+        let poll = |cx: &mut Context<'_>| match lock(&control.rx).as_mut() {
+            Some(rx) => rx.poll_reset(cx).map(Err),
+            None => Poll::Ready(Err(RecvError::Stopped(StreamCode::CANCELLED))),
+        };
+        let polled: Poll<Result<Infallible, _>> = control.unless_reset(RECEIVING, cx, poll, RecvError::Stopped);
+        polled.map(|Err(error)| error)
+    }
+
     fn stop(&mut self, code: StreamCode) {
         if let Some(rx) = lock(&self.0.control.rx).as_mut() {
             rx.stop(code);
@@ -420,6 +431,10 @@ mod tests {
         fn poll_recv(&mut self, _: &mut Context<'_>, _: usize) -> Poll<Result<Option<Bytes>, RecvError>> {
             Poll::Pending
         }
+        fn poll_reset(&mut self, _: &mut Context<'_>) -> Poll<RecvError> {
+            Poll::Pending
+        }
+
         fn stop(&mut self, _: StreamCode) {}
     }
 

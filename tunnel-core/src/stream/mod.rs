@@ -65,6 +65,13 @@ pub trait RecvStream: fmt::Debug + Send {
     /// Nothing is lost when the caller goes away while it is pending.
     fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, RecvError>>;
 
+    /// Ready when the peer has reset the stream, or this side has stopped it, for a caller that has no room for the bytes
+    /// before that: whoever waits for a stuck socket must learn that nobody waits for it any more. Pending otherwise;
+    /// the end of the connection, too, is left to [`poll_recv`](Self::poll_recv), which gives what had arrived first.
+    ///
+    /// One task at a time, and it may replace the waker of `poll_recv`, as that may replace its.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError>;
+
     /// Asks the peer to send no more and drops what has arrived; the peer's sender sees the code. Does nothing after
     /// the clean end, a reset or an earlier stop.
     fn stop(&mut self, code: StreamCode);

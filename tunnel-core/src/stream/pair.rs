@@ -85,6 +85,14 @@ impl State {
             (None, None, None) => Ok(()),
         }
     }
+
+    fn broken(&self) -> Option<RecvError> {
+        match (self.stopped, self.reset) {
+            (Some(code), _) => Some(RecvError::Stopped(code)),
+            (None, Some(code)) => Some(RecvError::Reset(code)),
+            (None, None) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -160,18 +168,15 @@ impl RecvStream for Receiver {
     fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, RecvError>> {
         assert_ne!(max, 0);
         let mut state = self.0.lock();
-        if let Some(error) = &state.lost {
-            return Poll::Ready(Err(RecvError::Connection(error.clone())));
-        }
-        if let Some(code) = state.stopped {
-            return Poll::Ready(Err(RecvError::Stopped(code)));
-        }
-        if let Some(code) = state.reset {
-            return Poll::Ready(Err(RecvError::Reset(code)));
+        if let Some(error) = state.broken() {
+            return Poll::Ready(Err(error));
         }
         let Some(first) = state.queue.front_mut() else {
             if state.finished {
                 return Poll::Ready(Ok(None));
+            }
+            if let Some(error) = &state.lost {
+                return Poll::Ready(Err(RecvError::Connection(error.clone())));
             }
             state.receiver = Some(cx.waker().clone());
             return Poll::Pending;
@@ -183,6 +188,15 @@ impl RecvStream for Receiver {
         state.queued -= bytes.len();
         wake(&mut state.sender);
         Poll::Ready(Ok(Some(bytes)))
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        let mut state = self.0.lock();
+        if let Some(error) = state.broken() {
+            return Poll::Ready(error);
+        }
+        state.receiver = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     fn stop(&mut self, code: StreamCode) {

@@ -165,6 +165,16 @@ impl RecvStream for MemoryRecv {
         received
     }
 
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        let Hold { link, side, id } = &self.0;
+        let mut state = link.lock();
+        let up = state.is_up();
+        match state.stream(*id) {
+            Some(stream) => stream.pipe(side.peer()).poll_reset(cx, up),
+            None => Poll::Pending,
+        }
+    }
+
     fn stop(&mut self, code: StreamCode) {
         let peer = self.0.side.peer();
         self.0.with(|stream| stream.pipe(peer).stop(code));

@@ -175,6 +175,15 @@ impl Pipe {
         }
     }
 
+    /// Waits for the sender's reset.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>, up: bool) -> Poll<RecvError> {
+        match self.end {
+            End::Reset(code) if up => Poll::Ready(RecvError::Reset(code)),
+            End::Stopped(code) => Poll::Ready(RecvError::Stopped(code)),
+            _ => pend(&mut self.receiver, cx),
+        }
+    }
+
     /// Lets everybody who waits look again.
     pub(super) fn wake(&mut self) {
         wake(&mut self.sender);
