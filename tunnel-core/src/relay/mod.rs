@@ -9,7 +9,8 @@
 //! | reading the socket fails | a reset and a stop of the stream |
 //! | writing the socket fails | a stop; what can still be read goes on, and behind it a reset, or the clean end if the socket's other end had only given up reading (EPIPE) |
 //! | the peer stops the stream | the socket is read no more; when the other direction has ended cleanly already, the socket is reset |
-//! | the peer resets the stream, or the connection ends | the socket is reset |
+//! | the peer resets the stream | the socket is reset |
+//! | the connection ends | what had arrived goes on, and behind it a reset, or the clean end if that had arrived |
 //! | a limit passes, this process ends it, or the relay is dropped | all of that at once: reset and stop of the stream, reset of the socket |
 //!
 //! A socket cannot say "stop": shutting down its reading side tells its other end nothing. So a stopped direction just
@@ -176,8 +177,8 @@ impl<S: Socket> Relay<S> {
     }
 
     /// Takes leave of the socket. Closing it with bytes unread would be a reset, which may destroy the end of what was
-    /// written to it before its other end has read it (RFC 9112 §9.6). So when the peer wants no more but has finished
-    /// well, what still comes is read for a while, for nothing.
+    /// written to it before its other end has read it (RFC 9112 §9.6). So when nobody wants more of its bytes, but all
+    /// that it should get was written, what still comes is read for a while, for nothing.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if (self.sending_half, self.receiving_half) != (Half::Broken, Half::Finished) {
             return Poll::Ready(());
@@ -207,18 +208,28 @@ impl<S: Socket> Relay<S> {
                 Ok(())
             }
             Poll::Ready(Err(SendingError::Socket(error))) => Err(End::of_socket(error)),
-            Poll::Ready(Err(SendingError::Stream(SendError::Connection(error)))) => Err(End::ConnectionLost(error)),
             Poll::Ready(Err(SendingError::Stream(SendError::Reset(code)))) => Err(End::Local(code)),
             Poll::Ready(Err(SendingError::Stream(SendError::Finished))) => Err(End::Local(StreamCode::INTERNAL)),
             Poll::Ready(Err(SendingError::Stream(SendError::Stopped(code)))) => {
-                self.sending_half = Half::Broken;
                 self.sending.tx.reset(code);
-                match self.receiving_half {
-                    Half::Open => self.note_failed(End::PeerStopped(code)),
-                    Half::Finished | Half::Broken => return Err(End::PeerStopped(code)),
-                }
+                self.break_sending(End::PeerStopped(code))
+            }
+            // What had arrived before goes on, and may turn out to be the whole.
+            Poll::Ready(Err(SendingError::Stream(SendError::Connection(error)))) => {
+                self.break_sending(End::ConnectionLost(error))
+            }
+        }
+    }
+
+    /// The stream takes no more; without the other direction, that is all.
+    fn break_sending(&mut self, end: End) -> Result<(), End> {
+        self.sending_half = Half::Broken;
+        match self.receiving_half {
+            Half::Open => {
+                self.note_failed(end);
                 Ok(())
             }
+            Half::Finished | Half::Broken => Err(end),
         }
     }
 

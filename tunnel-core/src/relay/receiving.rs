@@ -64,15 +64,19 @@ impl Receiving {
             if turn.is_over() {
                 return Poll::Pending;
             }
-            let written = ready!(self.poll_write(cx, socket)).map_err(ReceivingError::Socket)?;
-            turn.moved(written);
-            self.unflushed = true;
+            match self.poll_write(cx, socket).map_err(ReceivingError::Socket)? {
+                Poll::Ready(written) => {
+                    turn.moved(written);
+                    self.unflushed = true;
+                }
+                Poll::Pending => return self.poll_reset(cx).map(|error| Err(ReceivingError::Stream(error))),
+            }
         }
     }
 
     /// Takes what the stream has, as far as the queue has room.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), RecvError> {
-        while !self.at_end && self.queued < QUEUE_BYTES && self.queue.len() < QUEUE_CHUNKS {
+        while !self.at_end && self.has_room() {
             match self.rx.poll_recv(cx, QUEUE_BYTES - self.queued)? {
                 Poll::Ready(Some(bytes)) => {
                     self.queued += bytes.len();
@@ -83,6 +87,18 @@ impl Receiving {
             }
         }
         Ok(())
+    }
+
+    /// Whether the stream was reset while a full queue waits for the socket, which no receive tells.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
+        if self.at_end || self.has_room() {
+            return Poll::Pending;
+        }
+        self.rx.poll_reset(cx)
+    }
+
+    fn has_room(&self) -> bool {
+        self.queued < QUEUE_BYTES && self.queue.len() < QUEUE_CHUNKS
     }
 
     /// Everything is written: ends with the stream, or waits for it without holding anything.

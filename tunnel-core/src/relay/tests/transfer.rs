@@ -155,6 +155,28 @@ async fn a_reset_of_the_peer_ends_both_directions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reset_is_noticed_behind_a_socket_that_does_not_read() {
+    // Once with the stop that usually comes beside it, and once with that half ended long before.
+    for finish_first in [false, true] {
+        let mut rig = Rig::new(100, 1000, RelayOptions::new(Party::Target));
+        if finish_first {
+            rig.socket.shutdown().await.unwrap();
+        }
+        let stuck = rig.peer.tx.send_all(pattern(1 << 20).into());
+        tokio::time::timeout(Duration::from_secs(1), stuck).await.unwrap_err();
+        if !finish_first {
+            rig.peer.rx.stop(StreamCode::TARGET_RESET);
+        }
+        settle().await;
+        assert!(!rig.relay.is_finished());
+        rig.peer.tx.reset(StreamCode::TARGET_RESET);
+        settle().await;
+        assert!(rig.relay.is_finished());
+        assert!(!rig.relay.await.unwrap().ended.is_clean());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_of_the_peer_leaves_the_other_direction_open() {
     let mut rig = Rig::plain(RelayOptions::new(Party::Target));
     rig.peer.rx.stop(StreamCode::CANCELLED);
@@ -214,6 +236,25 @@ async fn a_lost_connection_ends_the_relay() {
         report.to_string(),
         "the tunnel's connection was lost: the peer has been silent for 15s"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrived_before_the_connection_was_lost_goes_on() {
+    let (mut socket, near) = duplex(64);
+    let (stream, mut peer, lose) = crate::stream::pair::pair_with_cut(1 << 20);
+    let relay = tokio::spawn(relay(near, Bytes::new(), stream, RelayOptions::new(Party::Client)));
+    peer.tx.send_all(pattern(1 << 20).into()).await.unwrap();
+    peer.tx.finish().await.unwrap();
+    settle().await;
+    lose(crate::error::ConnectionError::TimedOut {
+        after: Duration::from_secs(15),
+    });
+    let mut received = Vec::new();
+    socket.read_to_end(&mut received).await.unwrap();
+    assert!(received == pattern(1 << 20), "{} bytes", received.len());
+    drop(socket);
+    let report = relay.await.unwrap();
+    assert!(matches!(report.ended, End::ConnectionLost(_)), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
