@@ -146,6 +146,15 @@ fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: &ClientTls) -> Reloads {
         }
         Ok(changed)
     });
+    if let Some(path) = args.token_file.clone() {
+        let agent = agent.clone();
+        // The token is read anew for every connection; what remains is not to wait for the next attempt.
+        reloads.add("token", [path.clone()], move || {
+            token(&path)?;
+            agent.redial();
+            Ok(true)
+        });
+    }
     if let Some(path) = args.policy.clone() {
         let (agent, args) = (agent.clone(), args.clone());
         reloads.add("policy", [path], move || {
