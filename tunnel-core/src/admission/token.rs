@@ -1,6 +1,7 @@
 //! Tokens from a list.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -54,6 +55,12 @@ pub enum InvalidTokens {
         /// The number of the line, from one.
         line: usize,
     },
+    /// A token was issued to two names, so that it proves neither.
+    #[error("the token on line {line} is on an earlier line, too; give every name a token of its own")]
+    Duplicate {
+        /// The number of the line, from one.
+        line: usize,
+    },
     /// There is no token.
     #[error("there is no token in the list")]
     Empty,
@@ -81,9 +88,15 @@ impl TokenAuthenticator {
     pub fn replace(&self, text: &str) -> Result<(), InvalidTokens> {
         let lines = text.lines().map(str::trim).enumerate();
         let entries = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        let tokens: Vec<_> = entries
-            .map(|(at, line)| Token::parse(at + 1, line))
-            .collect::<Result<_, _>>()?;
+        let mut tokens = Vec::new();
+        let mut seen = HashSet::new();
+        for (at, entry) in entries {
+            let token = Token::parse(at + 1, entry)?;
+            if !seen.insert(token.secret.expose().to_vec()) {
+                return Err(InvalidTokens::Duplicate { line: at + 1 });
+            }
+            tokens.push(token);
+        }
         if tokens.is_empty() {
             return Err(InvalidTokens::Empty);
         }
@@ -176,6 +189,11 @@ mod tests {
             Err(InvalidTokens::Line(2))
         ));
         assert!(matches!(tokens.replace("# nothing"), Err(InvalidTokens::Empty)));
+        let twice = "a 0123456789abcdef\nb 0123456789abcdef";
+        assert!(matches!(
+            tokens.replace(twice),
+            Err(InvalidTokens::Duplicate { line: 2 })
+        ));
         assert!(subject(&tokens, "0123456789abcdef").await.is_some());
         tokens.replace("x aaaaaaaaaaaaaaaa").unwrap();
         assert!(subject(&tokens, "0123456789abcdef").await.is_none());
