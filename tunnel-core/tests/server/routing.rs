@@ -285,8 +285,11 @@ async fn a_draining_agent_is_passed_over() {
     draining.connection.drain();
     settle().await;
     let mut agents = BTreeMap::new();
+    let mut streams = Vec::new();
     for _ in 0..20 {
-        *agents.entry(world.open().await.unwrap().agent.to_string()).or_insert(0) += 1;
+        let opened = world.open().await.unwrap();
+        *agents.entry(opened.agent.to_string()).or_insert(0) += 1;
+        streams.push(opened);
     }
     assert_eq!(agents, [("well".to_owned(), 20)].into());
     assert_eq!(
