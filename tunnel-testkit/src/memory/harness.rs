@@ -11,7 +11,7 @@ use crate::{
     conformance::{Harness, Network, Setup, SetupError, Stage},
 };
 
-/// Has the memory carrier held to the laws of [`conformance`](crate::conformance).
+/// Has the memory carrier held to the laws of [`conformance`](mod@crate::conformance).
 #[derive(Clone, Debug)]
 pub struct MemoryHarness {
     config: Config,
