@@ -73,9 +73,9 @@ async fn an_agent_can_be_chosen_by_id_or_by_labels() {
 async fn streams_are_spread_over_agents_and_over_their_connections() {
     let world = World::new();
     let mut agents = Vec::new();
-    for name in ["a", "b"] {
+    for (name, connections) in [("a", 1), ("b", 4)] {
         let carrier = world.carrier.another(common_name(name));
-        for _ in 0..2 {
+        for _ in 0..connections {
             agents.push(world.connect(&carrier, claim(name, 1), Behaviour::Echo).await.unwrap());
         }
     }
@@ -87,7 +87,7 @@ async fn streams_are_spread_over_agents_and_over_their_connections() {
         .iter()
         .map(|agent| agent.connection.stats().streams_open)
         .collect();
-    assert_eq!(counts, [10, 10, 10, 10]);
+    assert_eq!(counts, [20, 5, 5, 5, 5]);
     drop(streams);
     settle().await;
     let view = world.server.agents();
