@@ -5,7 +5,8 @@
 mod common;
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::Arc,
     task::{Context, Waker},
     time::Duration,
@@ -14,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use carrier_quic::QuicConfig;
 use common::{World, fill, head, net::Link, read_all, read_some, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tunnel_core::{CloseCode, Connection, OpenError, RecvError, Refusal, RefusalKind, SendError, StreamCode};
 
 fn world() -> World {
@@ -103,6 +104,21 @@ async fn codes_cross() {
         there.tx.finish().await,
         Err(SendError::Stopped(StreamCode::IDLE))
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_noticed_behind_bytes_that_nobody_takes() {
+    let (agent, server) = world().connect().await;
+    let (mut here, mut there) = stream(&server, &agent).await;
+    here.tx.send_all(Bytes::from_static(b"unread")).await.unwrap();
+    let mut noticed = pin!(poll_fn(|cx| there.rx.poll_reset(cx)));
+    // The bytes arrive meanwhile, and are no news.
+    timeout(Duration::from_secs(1), &mut noticed).await.unwrap_err();
+    here.tx.reset(StreamCode::POLICY);
+    let error = noticed.await;
+    assert!(matches!(error, RecvError::Reset(StreamCode::POLICY)), "{error:?}");
+    let error = there.rx.recv(64).await;
+    assert!(matches!(error, Err(RecvError::Reset(StreamCode::POLICY))), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
