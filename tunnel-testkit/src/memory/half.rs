@@ -32,11 +32,23 @@ impl Hold {
         Self { link, side, id }
     }
 
-    /// Does something to the stream, and lets the connection draw the consequences.
-    fn with(&self, act: impl FnOnce(&mut Stream)) {
+    /// Ends a direction of the stream, and lets the connection draw the consequences. Nothing reaches the peer when the
+    /// connection has ended.
+    fn end(&self, end: impl FnOnce(&mut Stream)) {
+        let mut state = self.link.lock();
+        let has_ended = state.end(self.side).ended.is_some();
+        if let Some(stream) = state.stream(self.id).filter(|_| !has_ended) {
+            end(stream);
+        }
+        state.settle(self.id);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
         let mut state = self.link.lock();
         if let Some(stream) = state.stream(self.id) {
-            act(stream);
+            stream.halves -= 1;
         }
         state.settle(self.id);
     }
@@ -124,18 +136,17 @@ impl SendStream for MemorySend {
 
     fn reset(&mut self, code: StreamCode) {
         let side = self.0.side;
-        self.0.with(|stream| stream.reset(side, code));
+        self.0.end(|stream| stream.reset(side, code));
     }
 }
 
 impl Drop for MemorySend {
     fn drop(&mut self) {
         let side = self.0.side;
-        self.0.with(|stream| {
+        self.0.end(|stream| {
             if stream.pipe(side).end() == End::Open {
                 stream.reset(side, StreamCode::CANCELLED);
             }
-            stream.halves -= 1;
         });
     }
 }
@@ -152,14 +163,12 @@ impl RecvStream for MemoryRecv {
         let Some(stream) = state.stream(*id) else {
             return Poll::Ready(Ok(None));
         };
-        let pipe = stream.pipe(side.peer());
-        if let Some(error) = ended.filter(|_| pipe.end() != End::Complete) {
-            return Poll::Ready(Err(RecvError::Connection(error)));
-        }
-        let received = pipe.poll_recv(cx, max, up);
-        match &received {
-            Poll::Ready(Ok(Some(bytes))) => state.end(*side).bytes_received += bytes.len() as u64,
-            Poll::Ready(Ok(None)) => state.settle(*id),
+        let received = stream.pipe(side.peer()).poll_recv(cx, max, up);
+        match (&received, ended) {
+            (Poll::Ready(Ok(Some(bytes))), _) => state.end(*side).bytes_received += bytes.len() as u64,
+            (Poll::Ready(Ok(None)), _) => state.settle(*id),
+            // What had arrived before the connection ended was given first.
+            (Poll::Pending, Some(error)) => return Poll::Ready(Err(RecvError::Connection(error))),
             _ => {}
         }
         received
@@ -177,16 +186,13 @@ impl RecvStream for MemoryRecv {
 
     fn stop(&mut self, code: StreamCode) {
         let peer = self.0.side.peer();
-        self.0.with(|stream| stream.pipe(peer).stop(code));
+        self.0.end(|stream| stream.pipe(peer).stop(code));
     }
 }
 
 impl Drop for MemoryRecv {
     fn drop(&mut self) {
         let peer = self.0.side.peer();
-        self.0.with(|stream| {
-            stream.pipe(peer).stop(StreamCode::CANCELLED);
-            stream.halves -= 1;
-        });
+        self.0.end(|stream| stream.pipe(peer).stop(StreamCode::CANCELLED));
     }
 }

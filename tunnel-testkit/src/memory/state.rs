@@ -226,15 +226,12 @@ impl State {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if !stream.is_over() {
-            return;
-        }
-        let (opener, abandoned) = (stream.opener, stream.halves == 0);
-        if stream.place.take().is_some() {
+        let (opener, is_held) = (stream.opener, stream.halves > 0);
+        if stream.is_over() && stream.place.take().is_some() {
             self.open -= 1;
             self.end_if_drained();
         }
-        if abandoned {
+        if !is_held {
             self.streams.remove(&id);
             self.end(opener.peer()).inbound.retain(|waiting| *waiting != id);
         }
