@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::{join, task::JoinSet};
+use tokio::{task::JoinSet, try_join};
 use tunnel_core::{Backpressure, Connection, ConnectionStats, Duplex, OpenError, Refusal, RefusalKind, StreamCode};
 
 use super::{
     fixtures::{head, name},
     harness::Harness,
     seen::{OrSeen, Seen, Verdict, ensure, eventually, within},
-    traffic::{Background, CHUNK, abandon, expect_end, pattern, recv_pattern, send_pattern},
+    traffic::{Background, CHUNK, Dropped, abandon, expect_end, pattern, recv_pattern, send_pattern},
     world::World,
 };
 use crate::Side;
@@ -26,7 +26,8 @@ pub(super) async fn law_16_stats_and_credit(harness: &dyn Harness, first: Side) 
     figures(&world, harness).await?;
 
     let credit = [&world.near, &world.far].map(|end| end.stats().credit_outstanding);
-    abort_many(&world, harness).await?;
+    // The far end's streams end by what the near end does to them, and by nothing else.
+    let far = abort_many(&world, harness).await?;
     world.no_streams().await?;
     for (end, before) in [&world.near, &world.far].into_iter().zip(credit) {
         eventually(world.prompt, || {
@@ -35,6 +36,7 @@ pub(super) async fn law_16_stats_and_credit(harness: &dyn Harness, first: Side) 
         })
         .await?;
     }
+    drop(far);
     // Every place is still there, and every window is whole.
     let places = world.setup.max_streams;
     let mut streams = Vec::new();
@@ -65,13 +67,12 @@ async fn figures(world: &World, harness: &dyn Harness) -> Verdict {
             rx: near_rx,
         } = &mut near;
         let Duplex { tx: far_tx, rx: far_rx } = &mut far;
-        let (a, b, c, d) = join!(
+        try_join!(
             send_pattern(&mut **near_tx, forth, || CHUNK),
             recv_pattern(&mut **far_rx, 0, forth, || CHUNK),
             send_pattern(&mut **far_tx, back, || CHUNK),
             recv_pattern(&mut **near_rx, 0, back, || CHUNK),
-        );
-        a.and(b).and(c).and(d)?;
+        )?;
         streams.push((near, far));
     }
     let total = |bytes: usize| STREAMS * bytes as u64;
@@ -108,7 +109,7 @@ fn expect_stats(name: &str, end: &dyn Connection, expected: ConnectionStats) -> 
 /// How a stream is ended badly.
 #[derive(Clone, Copy, Debug)]
 enum Abort {
-    OpenDropped { polls: usize },
+    OpenDropped(Dropped),
     Refused,
     UnansweredDropped,
     ResetWhileUnread,
@@ -120,9 +121,18 @@ enum Abort {
 
 impl Abort {
     const ALL: [Self; 10] = [
-        Self::OpenDropped { polls: 0 },
-        Self::OpenDropped { polls: 1 },
-        Self::OpenDropped { polls: 2 },
+        Self::OpenDropped(Dropped {
+            polls: 0,
+            when_woken: false,
+        }),
+        Self::OpenDropped(Dropped {
+            polls: 1,
+            when_woken: true,
+        }),
+        Self::OpenDropped(Dropped {
+            polls: 2,
+            when_woken: false,
+        }),
         Self::Refused,
         Self::UnansweredDropped,
         Self::ResetWhileUnread,
@@ -143,10 +153,11 @@ impl Abort {
     }
 }
 
-async fn abort_many(world: &World, harness: &dyn Harness) -> Verdict {
+/// Opens streams and ends them badly; gives the task that serves them at the far end.
+async fn abort_many(world: &World, harness: &dyn Harness) -> Verdict<Background> {
     let window = harness.window();
     let far = Arc::clone(&world.far);
-    let _far = Background::spawn(async move {
+    let far = Background::spawn(async move {
         let mut streams = JoinSet::new();
         while let Ok(inbound) = far.accept().await {
             match name(inbound.head()) {
@@ -178,14 +189,14 @@ async fn abort_many(world: &World, harness: &dyn Harness) -> Verdict {
     while let Some(worker) = workers.join_next().await {
         worker.or_seen("ending streams")??;
     }
-    Ok(())
+    Ok(far)
 }
 
 /// Opens a stream and ends it badly.
 async fn one(near: &dyn Connection, abort: Abort, window: usize) -> Verdict {
     let head = head(abort.name());
-    if let Abort::OpenDropped { polls } = abort {
-        abandon(polls, near.open(head)).await;
+    if let Abort::OpenDropped(moment) = abort {
+        abandon(moment, near.open(head)).await;
         return Ok(());
     }
     let opened = near.open(head).await;

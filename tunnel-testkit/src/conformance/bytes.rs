@@ -1,7 +1,7 @@
 //! Laws 2 to 4: bytes, and their clean end.
 
 use fastrand::Rng;
-use tokio::{join, time::sleep};
+use tokio::{time::sleep, try_join};
 use tunnel_core::{RecvStream, SendStream};
 
 use super::{
@@ -23,11 +23,10 @@ pub(super) async fn law_02_whole_and_in_order(harness: &dyn Harness, first: Side
     let window = harness.window();
     for size in [0, 1, window - 1, window, window + 1, LARGE] {
         let (mut near, mut far) = world.stream().await?;
-        let (forth, back) = join!(
+        try_join!(
             transfer(&mut *near.tx, &mut *far.rx, size, || CHUNK, || CHUNK),
             transfer(&mut *far.tx, &mut *near.rx, 0, || CHUNK, || CHUNK),
-        );
-        forth.and(back)?;
+        )?;
     }
     // Chunks of any size in both directions at once; everything is taken as it comes, so small ones are merged or not.
     for seed in 0..8 {
@@ -35,7 +34,7 @@ pub(super) async fn law_02_whole_and_in_order(harness: &dyn Harness, first: Side
         let size = random.usize(1..3 * window);
         let [mut a, mut b, mut c, mut d] = [(); 4].map(|()| random.fork());
         let (mut near, mut far) = world.stream().await?;
-        let (forth, back) = join!(
+        try_join!(
             transfer(
                 &mut *near.tx,
                 &mut *far.rx,
@@ -50,8 +49,7 @@ pub(super) async fn law_02_whole_and_in_order(harness: &dyn Harness, first: Side
                 || any_size(&mut c),
                 || any_size(&mut d)
             ),
-        );
-        forth.and(back)?;
+        )?;
     }
     world.no_streams().await
 }
@@ -78,8 +76,8 @@ async fn transfer(
         recv_pattern(rx, 0, size, max).await?;
         expect_end(rx).await
     };
-    let (sent, received) = join!(send, recv);
-    sent.and(received)
+    try_join!(send, recv)?;
+    Ok(())
 }
 
 pub(super) async fn law_03_finish_implies_flush(harness: &dyn Harness, first: Side) -> Verdict {

@@ -14,7 +14,7 @@ use super::{
     fixtures::{claim, head, name},
     harness::{Harness, Setup},
     seen::{OrSeen, Seen, Verdict, ensure, within},
-    traffic::{Background, abandon, echo, expect_all},
+    traffic::{Background, Dropped, abandon, echo, expect_all},
     world::{DIAL, Doorman, World, stream},
 };
 use crate::Side;
@@ -40,8 +40,8 @@ pub(super) async fn law_07_cancellation(harness: &dyn Harness, first: Side) -> V
 /// Drops `open` after every number of polls.
 async fn open(world: &World) -> Verdict {
     let _echo = echo(&world.far);
-    for polls in 0..MOST_POLLS {
-        let opened = timeout(world.prompt, abandon(polls, world.near.open(head("open")))).await;
+    for moment in Dropped::moments(MOST_POLLS) {
+        let opened = timeout(world.prompt, abandon(moment, world.near.open(head("open")))).await;
         let opened = opened.ok().flatten().transpose().or_seen("opening a stream")?;
         if let Some(mut stream) = opened {
             stream.tx.send_all("whole".into()).await.or_seen("sending")?;
@@ -51,22 +51,22 @@ async fn open(world: &World) -> Verdict {
             return world.no_streams().await;
         }
         let left = world.no_streams().await;
-        left.map_err(|Seen(seen)| Seen(format!("open was dropped after {polls} polls, and {seen}")))?;
+        left.map_err(|Seen(seen)| Seen(format!("open was {moment}, and {seen}")))?;
     }
     never("open")
 }
 
 /// Drops `accept` after every number of polls: the next call has the stream.
 async fn accept(world: &World) -> Verdict {
-    for polls in 0..MOST_POLLS {
-        let stream = format!("stream-{polls}");
+    for moment in Dropped::moments(MOST_POLLS) {
+        let stream = format!("stream-{}", moment.polls);
         let opening = open_soon(world, &stream);
-        let first = timeout(world.prompt, abandon(polls, world.far.accept())).await;
+        let first = timeout(world.prompt, abandon(moment, world.far.accept())).await;
         let completed = matches!(first, Ok(Some(_)));
         let inbound = match first.ok().flatten() {
             Some(inbound) => inbound,
             None => {
-                let what = format!("the stream, after an accept was dropped after {polls} polls");
+                let what = format!("the stream, after an accept was {moment}");
                 within(world.prompt, what, world.far.accept()).await?
             }
         };
@@ -81,8 +81,12 @@ async fn accept(world: &World) -> Verdict {
 /// Drops one of two waiting `accept`s when the stream has come: the other one has it.
 async fn accept_beside_another(world: &World) -> Verdict {
     let opening = open_soon(world, "beside");
+    let woken = Dropped {
+        polls: 1,
+        when_woken: true,
+    };
     let (first, other) = join!(
-        timeout(world.prompt, abandon(1, world.far.accept())),
+        timeout(world.prompt, abandon(woken, world.far.accept())),
         timeout(world.prompt, world.far.accept()),
     );
     let inbound = match (first.ok().flatten(), other) {
@@ -121,13 +125,13 @@ async fn finish_opening(world: &World, opening: Opening, inbound: Box<dyn Inboun
 
 /// Drops the future of an answer after every number of polls: the opener does not wait for ever.
 async fn answer(world: &World) -> Verdict {
-    for polls in 0..MOST_POLLS {
+    for moment in Dropped::moments(MOST_POLLS) {
         let opening = open_soon(world, "answer");
         let inbound = within(world.prompt, "a stream", world.far.accept()).await?;
         let inbound = inbound.or_seen("accepting")?;
-        let answered = timeout(world.prompt, abandon(polls, inbound.accept())).await;
+        let answered = timeout(world.prompt, abandon(moment, inbound.accept())).await;
         let answered = answered.ok().flatten().transpose().or_seen("answering")?;
-        let what = format!("the outcome of an open whose answer was dropped after {polls} polls");
+        let what = format!("the outcome of an open whose answer was {moment}");
         let opened = within(world.prompt, &what, opening).await?.or_seen("opening")?;
         match (answered, opened) {
             (Some(_), opened) => {
@@ -179,11 +183,11 @@ async fn dial(harness: &dyn Harness) -> Verdict {
     let stage = harness.stage(&setup).await.or_seen("setting the stage")?;
     let mut server = Server::start(stage.listener, Arc::new(Doorman::new(&setup)));
     let limit = setup.keepalive.bound() + harness.prompt();
-    for polls in 0..MOST_POLLS {
+    for moment in Dropped::moments(MOST_POLLS) {
         let claim = claim();
         let dial = stage.carrier.dial(&claim, Instant::now() + DIAL);
-        let dialled = abandon(polls, dial).await.transpose().or_seen("dialling")?;
-        let what = format!("a server's connection whose dial was dropped after {polls} polls");
+        let dialled = abandon(moment, dial).await.transpose().or_seen("dialling")?;
+        let what = format!("a server's connection whose dial was {moment}");
         if let Some(agent) = dialled {
             // Those of earlier attempts have ended; this one lives.
             while let Some(connection) = within(limit, &what, server.connections.recv()).await? {
@@ -210,16 +214,16 @@ async fn handshake(harness: &dyn Harness) -> Verdict {
     let limit = setup.keepalive.bound() + harness.prompt();
     let carrier: Arc<dyn Carrier> = Arc::from(stage.carrier);
     let mut listener = stage.listener;
-    for polls in 0..MOST_POLLS {
+    for moment in Dropped::moments(MOST_POLLS) {
         let dialling = {
             let carrier = Arc::clone(&carrier);
             tokio::spawn(async move { carrier.dial(&claim(), Instant::now() + DIAL).await })
         };
         let incoming = within(limit, "an attempt to connect", listener.accept()).await?;
         let incoming = incoming.or_seen("accepting a connection")?;
-        let shaken = timeout(harness.prompt(), abandon(polls, incoming.handshake(&doorman))).await;
+        let shaken = timeout(harness.prompt(), abandon(moment, incoming.handshake(&doorman))).await;
         let shaken = shaken.ok().flatten().transpose().or_seen("a handshake")?;
-        let what = format!("the outcome of a dial whose handshake was dropped after {polls} polls");
+        let what = format!("the outcome of a dial whose handshake was {moment}");
         let dialled = within(DIAL + harness.prompt(), &what, dialling)
             .await?
             .or_seen("dialling")?;
@@ -231,7 +235,7 @@ async fn handshake(harness: &dyn Harness) -> Verdict {
                 return Ok(());
             }
             (None, Ok(agent)) => {
-                let what = format!("the end of an agent's connection whose handshake was dropped after {polls} polls");
+                let what = format!("the end of an agent's connection whose handshake was {moment}");
                 within(limit, what, agent.closed()).await?;
             }
             (None, Err(_)) => {}

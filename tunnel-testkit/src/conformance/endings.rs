@@ -73,8 +73,16 @@ pub(super) async fn law_05_reset_and_stop(harness: &dyn Harness, first: Side) ->
 
 async fn reset(world: &World, harness: &dyn Harness, state: State, code: StreamCode) -> Verdict {
     let (mut near, mut far) = stream_in(world, harness, state).await?;
-    near.tx.reset(code);
     let what = format!("a reset with {code} of a stream that is {state:?}");
+    let early = is_pending(poll_fn(|cx| far.rx.poll_reset(cx))).await;
+    ensure!(early, "{what}: poll_reset was ready before it");
+    near.tx.reset(code);
+    if state == State::Blocked {
+        // A receiver that has no room for what came before it learns of it all the same.
+        let what = format!("{what}, for a receiver without room");
+        let seen = within(world.prompt, &what, poll_fn(|cx| far.rx.poll_reset(cx))).await?;
+        expect_reset(world, Err(seen), code, &what)?;
+    }
     let seen = within(world.prompt, &what, read_out(&mut *far.rx)).await?;
     expect_reset(world, seen, code, &what)?;
     let after = near.tx.send_all(Bytes::from_static(b"more")).await;

@@ -9,9 +9,9 @@ use std::{
 };
 
 use tokio::{
-    join,
     task::JoinSet,
     time::{Instant, sleep},
+    try_join,
 };
 use tunnel_core::{Backpressure, Duplex};
 
@@ -82,7 +82,7 @@ async fn measure(harness: &dyn Harness, first: Side, stalled: u32) -> Verdict<Ac
     let mut held = Vec::new();
     for _ in 0..stalled {
         let (mut near, far) = world.stream().await?;
-        fill(&mut *near.tx, 0, harness.bound(), CHUNK, world.prompt).await?;
+        fill(&mut *near.tx, 0, 2 * harness.bound() + CHUNK, CHUNK, world.prompt).await?;
         held.push((near, far));
     }
     let (mut near, mut far) = world.stream().await?;
@@ -108,11 +108,10 @@ async fn measure(harness: &dyn Harness, first: Side, stalled: u32) -> Verdict<Ac
 
 /// Moves bytes from the near end to the far one.
 async fn transfer(near: &mut Duplex, far: &mut Duplex, size: usize) -> Verdict {
-    let (sent, received) = join!(
-        send_pattern(&mut *near.tx, size, || CHUNK),
-        recv_pattern(&mut *far.rx, 0, size, || 4 * CHUNK)
-    );
-    sent.and(received)
+    let send = send_pattern(&mut *near.tx, size, || CHUNK);
+    let recv = recv_pattern(&mut *far.rx, 0, size, || 4 * CHUNK);
+    try_join!(send, recv)?;
+    Ok(())
 }
 
 /// Sends a few bytes there and back.

@@ -1,6 +1,7 @@
 //! Bytes that can be checked, and ways to move them.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, LazyLock},
@@ -136,16 +137,47 @@ pub(super) async fn fill(
     Ok(sent)
 }
 
-/// Polls a future up to `polls` times and drops it when it would be polled once more.
-pub(super) async fn abandon<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+/// When a future is dropped that has not completed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dropped {
+    /// After so many polls.
+    pub(super) polls: usize,
+    /// Not at once, but when it is woken and would be polled again: an event was meant for it.
+    pub(super) when_woken: bool,
+}
+
+impl Dropped {
+    /// Every moment up to `polls` polls.
+    pub(super) fn moments(polls: usize) -> impl Iterator<Item = Self> {
+        (0..=polls).flat_map(|polls| [false, true].map(|when_woken| Self { polls, when_woken }))
+    }
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { polls, when_woken } = self;
+        write!(
+            f,
+            "dropped after {polls} polls{}",
+            if *when_woken { ", when it was woken" } else { "" }
+        )
+    }
+}
+
+/// Polls a future until it completes or the moment to drop it has come.
+pub(super) async fn abandon<T>(dropped: Dropped, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let mut left = polls;
+    let mut left = dropped.polls;
     poll_fn(|cx| {
         if left == 0 {
             return Poll::Ready(None);
         }
         left -= 1;
-        future.as_mut().poll(cx).map(Some)
+        match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if left == 0 && !dropped.when_woken => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }

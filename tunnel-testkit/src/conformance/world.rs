@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{join, time::Instant};
+use tokio::{time::Instant, try_join};
 use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Connection, Duplex, Listener, Openers, Rejection, Secret, Welcome,
 };
@@ -103,11 +103,12 @@ impl World {
 
 /// Opens a stream from one end and accepts it at the other.
 pub(super) async fn stream(opener: &Arc<dyn Connection>, acceptor: &Arc<dyn Connection>) -> Verdict<(Duplex, Duplex)> {
-    let (opened, accepted) = join!(opener.open(head("stream")), async {
+    let open = async { opener.open(head("stream")).await.or_seen("opening a stream") };
+    let accept = async {
         let inbound = acceptor.accept().await.or_seen("accepting a stream")?;
         inbound.accept().await.or_seen("answering a stream")
-    });
-    Ok((opened.or_seen("opening a stream")?, accepted?))
+    };
+    try_join!(open, accept)
 }
 
 /// Has the two ends make a connection: the agent's handle and the server's.
@@ -117,11 +118,12 @@ pub(super) async fn meet(
     doorman: &Doorman,
 ) -> Verdict<(Arc<dyn Connection>, Arc<dyn Connection>)> {
     let claim = claim();
-    let (agent, server) = join!(carrier.dial(&claim, Instant::now() + DIAL), async {
+    let dial = async { carrier.dial(&claim, Instant::now() + DIAL).await.or_seen("dialling") };
+    let serve = async {
         let incoming = listener.accept().await.or_seen("accepting a connection")?;
         incoming.handshake(doorman).await.or_seen("the server's handshake")
-    });
-    Ok((agent.or_seen("dialling")?, server?))
+    };
+    try_join!(dial, serve)
 }
 
 /// Judges claims: the credential has to be the right one, and proves the subject.
