@@ -72,7 +72,7 @@ impl Default for QuicConfig {
             max_streams: StreamLimits::default().max_streams,
             stream_window: 2 * 1024 * 1024,
             receive_budget: 256 * 1024 * 1024,
-            send_window: 16 * 1024 * 1024,
+            send_window: 64 * 1024 * 1024,
             socket_buffer: 4 * 1024 * 1024,
             congestion: Congestion::default(),
             initial_mtu: MIN_MTU,
@@ -222,7 +222,8 @@ impl QuicConfigBuilder {
     }
 
     /// How many bytes one connection may hold that the peer has not acknowledged, over all its streams. Default
-    /// 16 MiB: enough for 320 MB/s at 50 ms.
+    /// 64 MiB: 32 streams that send faster than the path carries, each with a full stream window. With more of them
+    /// each gets the window when it happens to be free; new streams go first.
     #[must_use]
     pub fn send_window(mut self, bytes: u64) -> Self {
         self.config.send_window = bytes;

@@ -7,6 +7,7 @@
 //! * head and answer as the preamble of every stream, read beside one another so that a slow one delays nobody
 //!   (`opening`, `inbound`);
 //! * a sender that was dropped resets its stream; quinn would finish it (`stream`);
+//! * new streams go ahead of busy ones (`gate`);
 //! * a stream limit that is exact, and a connection window that stalled streams cannot exhaust (`limit`, `pressure`);
 //! * drain (`control`).
 
@@ -16,6 +17,7 @@ mod control;
 mod dial;
 mod endpoint;
 mod error;
+mod gate;
 mod handshake;
 mod inbound;
 mod limit;

@@ -17,6 +17,7 @@ use tunnel_core::{CloseCode, ConnectionError, OpenError, Text};
 use crate::{
     config::QuicConfig,
     error::{connection_error, quic_close_code},
+    gate::Gate,
     pressure::Readers,
 };
 
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The receiving halves, where stalled ones could exhaust the connection's window.
     pub(crate) readers: Option<Readers>,
+    pub(crate) gate: Gate,
     /// Whoever holds it is the next to open a stream.
     pub(crate) turn: Mutex<()>,
     /// To finish small writes of calls that may not wait.
@@ -69,6 +71,7 @@ impl Shared {
             config,
             counters: Counters::default(),
             readers: exhaustible.then(Readers::default),
+            gate: Gate::default(),
             turn: Mutex::new(()),
             runtime: Handle::current(),
             draining: watch::Sender::new(Draining::default()),

@@ -376,3 +376,25 @@ async fn stalled_readers_up_to_the_limit_less_one_do_not_slow_a_sibling() {
     let beside = megabyte(&server, &agent).await;
     assert!(beside < alone.mul_f64(1.1), "{beside:?} beside, {alone:?} alone");
 }
+
+#[tokio::test(start_paused = true)]
+async fn busy_streams_that_fill_the_send_window_do_not_hold_up_new_ones() {
+    let config = QuicConfig::builder()
+        .stream_window(64 * 1024)
+        .send_window(256 * 1024)
+        .build()
+        .unwrap();
+    let link = Link {
+        latency: Duration::from_millis(5),
+        bandwidth: Some(2_000_000),
+        queue: 64 * 1024,
+        ..Link::default()
+    };
+    let (agent, server) = World::new(config, link).connect().await;
+    for number in 0..24 {
+        let opened = tokio::time::timeout(Duration::from_secs(1), stream(&server, &agent)).await;
+        let (mut here, mut there) = opened.unwrap_or_else(|_| panic!("stream {number} starves"));
+        tokio::spawn(async move { while here.tx.send_all(Bytes::from(vec![1; 64 * 1024])).await.is_ok() {} });
+        tokio::spawn(async move { while let Ok(Some(_)) = there.rx.recv(64 * 1024).await {} });
+    }
+}

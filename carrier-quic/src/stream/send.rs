@@ -22,10 +22,11 @@ use crate::{
 /// leaves less of the send window to the others.
 const MAX_CHUNK: usize = 64 * 1024;
 
-/// What goes out ahead of streams that are past it: heads, answers, handshakes of what is tunnelled, small exchanges.
-const URGENT_BYTES: u64 = 16 * 1024;
-const URGENT: i32 = 1;
-const ORDINARY: i32 = 0;
+/// A stream is new up to here: preambles, handshakes of what is tunnelled, small exchanges go out ahead of streams that
+/// are past it. Less than the smallest stream window, so a new stream never waits for its reader.
+const NEW_BYTES: u64 = 8 * 1024;
+const NEW: i32 = 1;
+const BUSY: i32 = 0;
 
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
 
@@ -39,6 +40,8 @@ pub(crate) struct SendHalf {
     stopped: Option<Stopped>,
     /// Bytes queued so far, the preamble included.
     queued: u64,
+    /// Whether it waits in the gate as a new stream.
+    in_gate: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ enum State {
 impl SendHalf {
     pub(super) fn new(shared: Arc<Shared>, ticket: Arc<Ticket>, quic: quinn::SendStream) -> Self {
         // It fails for streams that are over, which the first write tells.
-        let _ = quic.set_priority(URGENT);
+        let _ = quic.set_priority(NEW);
         Self {
             quic,
             shared,
@@ -62,6 +65,7 @@ impl SendHalf {
             state: State::Open,
             stopped: None,
             queued: 0,
+            in_gate: false,
         }
     }
 
@@ -76,9 +80,13 @@ impl SendHalf {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        if self.queued >= NEW_BYTES {
+            ready!(self.shared.gate.poll_pass(cx, self.id()));
+        }
         let mut chunk = [data.slice(..data.len().min(MAX_CHUNK))];
-        let written = ready!(poll_once(cx, self.quic.write_chunks(&mut chunk)));
-        Poll::Ready(match written {
+        let written = poll_once(cx, self.quic.write_chunks(&mut chunk));
+        self.stay_in_gate(written.is_pending() && self.queued < NEW_BYTES);
+        Poll::Ready(match ready!(written) {
             Ok(written) => {
                 data.advance(written.bytes);
                 self.count(written.bytes as u64);
@@ -123,9 +131,22 @@ impl SendHalf {
     fn count(&mut self, bytes: u64) {
         let before = self.queued;
         self.queued += bytes;
-        if before <= URGENT_BYTES && self.queued > URGENT_BYTES {
-            let _ = self.quic.set_priority(ORDINARY);
+        if before < NEW_BYTES && self.queued >= NEW_BYTES {
+            let _ = self.quic.set_priority(BUSY);
         }
+    }
+
+    fn stay_in_gate(&mut self, stay: bool) {
+        if stay && !self.in_gate {
+            self.shared.gate.enter();
+        } else if !stay && self.in_gate {
+            self.shared.gate.leave();
+        }
+        self.in_gate = stay;
+    }
+
+    fn id(&self) -> u64 {
+        VarInt::from(self.quic.id()).into_inner()
     }
 
     fn fail(&mut self, error: WriteError) -> SendError {
@@ -156,6 +177,7 @@ impl SendHalf {
     fn end(&mut self, state: State) {
         self.state = state;
         self.ticket = None;
+        self.stay_in_gate(false);
     }
 
     /// Looks whether the peer has stopped the stream; `None` if not.
@@ -249,6 +271,7 @@ impl Drop for SendHalf {
         if self.state == State::Open {
             self.reset(StreamCode::CANCELLED);
         }
+        self.shared.gate.forget(self.id());
     }
 }
 
