@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use tunnel_core::{CloseCode, ConnectionError, StreamCode, Text, proto::VarInt};
 
+/// A stateless reset came (RFC 9000 §10.3).
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the peer has started anew and knows nothing of this connection")]
+struct Forgotten;
+
 /// The code of a RESET_STREAM or STOP_SENDING that arrived.
 pub(crate) fn stream_code(code: quinn::VarInt) -> StreamCode {
     StreamCode::new(VarInt::saturating_from_u64(code.into_inner()))
@@ -40,6 +45,7 @@ pub(crate) fn connection_error(
             String::from_utf8_lossy(&close.reason).as_ref(),
         ),
         quinn::ConnectionError::TimedOut => ConnectionError::TimedOut { after: silence },
+        quinn::ConnectionError::Reset => ConnectionError::transport(Forgotten),
         other => ConnectionError::transport(other),
     }
 }

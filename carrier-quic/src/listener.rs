@@ -10,7 +10,9 @@ use std::{
 };
 
 use async_trait::async_trait;
+use aws_lc_rs::hmac;
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, crypto::rustls::QuicServerConfig};
+use quinn_proto::HashedConnectionIdGenerator;
 use tunnel_core::{
     AcceptError, Admission, Admitted, Arrival, CloseCode, Connection, ConnectionError, HandshakeError, Incoming,
     Listener, Peer, PeerRole,
@@ -50,7 +52,7 @@ impl QuicListener {
     /// Takes a socket that is bound, for example one of several that share a port.
     pub fn with_socket(socket: UdpSocket, tls: &ServerTls, config: QuicConfig) -> io::Result<Self> {
         let server = Some(server_config(tls, &config)?);
-        let quic = Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))?;
+        let quic = Endpoint::new(endpoint_config(tls), server, socket, Arc::new(TokioRuntime))?;
         Ok(Self::new(quic, config))
     }
 
@@ -78,6 +80,18 @@ impl QuicListener {
     pub async fn wait_idle(&self) {
         self.quic.wait_idle().await;
     }
+}
+
+/// Stateless resets (RFC 9000 §10.3) and the connection ids that they answer are made with keys that outlive the
+/// process: agents of a server that died learn of it from their next packet to its successor, and not from silence.
+fn endpoint_config(tls: &ServerTls) -> EndpointConfig {
+    let reset = tls.derive_secret("quic stateless reset");
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
+    let mut id = [0; 8];
+    id.copy_from_slice(&tls.derive_secret("quic connection id")[..8]);
+    let id = u64::from_be_bytes(id);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id)));
+    config
 }
 
 fn server_config(tls: &ServerTls, config: &QuicConfig) -> io::Result<ServerConfig> {

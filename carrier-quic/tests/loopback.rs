@@ -13,7 +13,7 @@ use bytes::Bytes;
 use carrier_quic::{ClientEndpoint, QuicCarrier, QuicConfig, QuicListener};
 use common::{Verdict, claim, pki::Pki, read_all, stream};
 use tokio::time::Instant;
-use tunnel_core::{Carrier, CloseCode, Connection, Listener};
+use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, Listener};
 
 struct Real {
     listener: QuicListener,
@@ -123,4 +123,52 @@ async fn two_carriers_share_a_socket() {
     let (_agent, first) = one.connect().await;
     let (_agent, second) = two.connect().await;
     assert_eq!(first.peer().remote_addr.port(), second.peer().remote_addr.port());
+}
+
+#[tokio::test]
+async fn the_successor_of_a_server_that_died_tells_its_agents_so() {
+    let pki = Pki::new();
+    let tls = pki.server();
+    // A server dies with its runtime: nothing that it would still have to say is sent.
+    let (ready, connected) = tokio::sync::oneshot::channel();
+    let (die, death) = tokio::sync::oneshot::channel::<()>();
+    let first = tls.clone();
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut listener =
+                QuicListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &first, QuicConfig::default()).unwrap();
+            ready.send(listener.local_addr().unwrap()).unwrap();
+            let incoming = listener.accept().await.unwrap();
+            let connection = incoming.handshake(&Verdict(None)).await.unwrap();
+            death.await.ok();
+            drop((connection, listener));
+        });
+        runtime.shutdown_background();
+    });
+    let addr = connected.await.unwrap();
+    let carrier = QuicCarrier::new(addr.to_string().parse().unwrap(), &pki.client(), QuicConfig::default()).unwrap();
+    let agent = carrier
+        .dial(&claim(), Instant::now() + Duration::from_secs(10))
+        .await
+        .unwrap();
+    die.send(()).unwrap();
+    server.join().unwrap();
+
+    let successor = tokio::time::timeout(Duration::from_secs(5), async {
+        loop {
+            // The port is free once the last of the old runtime is gone.
+            match QuicListener::bind(addr, &tls, QuicConfig::default()) {
+                Ok(listener) => return listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    });
+    let _successor = successor.await.unwrap();
+    let noticed = tokio::time::timeout(Duration::from_secs(5), agent.open(common::head()));
+    assert!(noticed.await.expect("within a third of the keepalive").is_err());
+    assert!(!matches!(agent.closed().await, ConnectionError::TimedOut { .. }));
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
@@ -27,6 +28,18 @@ pub(crate) struct CertificateSource {
 pub(crate) struct Certificate {
     pub(crate) key: Arc<CertifiedKey>,
     pub(crate) facts: CertificateFacts,
+    /// What [`Certificate::derive`] starts from.
+    secret: hmac::Key,
+}
+
+impl Certificate {
+    /// A secret for one purpose that only holders of the private key can know, and that stays the same for as long
+    /// as the key does.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        let mut secret = [0; 32];
+        secret.copy_from_slice(hmac::sign(&self.secret, purpose.as_bytes()).as_ref());
+        secret
+    }
 }
 
 /// What a certificate of ours says; for logs, metrics and warnings before it expires.
@@ -60,10 +73,14 @@ impl CertificateSource {
                 not_before: facts.not_before,
             });
         }
-        let key = self.pair(chain, &key)?;
+        let secret = hmac::Key::new(
+            hmac::HMAC_SHA256,
+            pem::private_key(&key, &self.key.to_string())?.secret_der(),
+        );
         Ok(Certificate {
-            key: Arc::new(key),
+            key: Arc::new(self.pair(chain, &key)?),
             facts,
+            secret,
         })
     }
 

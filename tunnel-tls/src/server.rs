@@ -142,6 +142,13 @@ impl ServerTls {
         self.shared.current().material.certificate.facts.clone()
     }
 
+    /// A secret for one purpose, derived from the current private key. It is the same in every process and at every
+    /// time that the key is, and says nothing about the key or about the secrets of other purposes.
+    #[must_use]
+    pub fn derive_secret(&self, purpose: &str) -> [u8; 32] {
+        self.shared.current().material.certificate.derive(purpose)
+    }
+
     /// Whether and by which CAs clients are verified.
     #[must_use]
     pub fn client_auth(&self) -> &ClientAuth {
