@@ -7,6 +7,7 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, timeout},
+    try_join,
 };
 use tunnel_core::{Carrier, Connection, Duplex, Inbound, Listener, OpenError};
 
@@ -14,7 +15,7 @@ use super::{
     fixtures::{claim, head, name},
     harness::{Harness, Setup},
     seen::{OrSeen, Seen, Verdict, ensure, within},
-    traffic::{Background, Dropped, abandon, echo, expect_all},
+    traffic::{Background, Dropped, abandon, echo, expect_all, is_pending},
     world::{DIAL, Doorman, World, stream},
 };
 use crate::Side;
@@ -29,11 +30,15 @@ pub(super) async fn law_07_cancellation(harness: &dyn Harness, first: Side) -> V
         accept(&world).await?;
         accept_beside_another(&world).await?;
         answer(&world).await?;
+        cancelled(&world).await?;
         world.works().await?;
     }
     match first {
         Side::Agent => dial(harness).await,
-        Side::Server => handshake(harness).await,
+        Side::Server => {
+            accept_attempt(harness).await?;
+            handshake(harness).await
+        }
     }
 }
 
@@ -149,6 +154,32 @@ async fn answer(world: &World) -> Verdict {
     never("the future of an answer")
 }
 
+/// Gives a stream up that the other side holds: it learns of it.
+async fn cancelled(world: &World) -> Verdict {
+    let opening = open_soon(world, "cancelled");
+    let inbound = within(world.prompt, "a stream", world.far.accept()).await?;
+    let mut inbound = inbound.or_seen("accepting")?;
+    {
+        let mut cancelled = inbound.cancelled();
+        ensure!(
+            is_pending(&mut cancelled).await,
+            "a stream was cancelled though its opener waits"
+        );
+        opening.abort();
+        within(world.prompt, "the news that an opener has given up", cancelled).await?;
+    }
+    if let Ok(mut stream) = inbound.accept().await {
+        let seen = within(
+            world.prompt,
+            "the reset of a stream that was given up",
+            stream.rx.recv(1),
+        )
+        .await?;
+        ensure!(seen.is_err(), "a stream that was given up yields {seen:?}");
+    }
+    world.no_streams().await
+}
+
 /// A server that hands out its connections.
 struct Server {
     connections: mpsc::Receiver<Arc<dyn Connection>>,
@@ -204,6 +235,40 @@ async fn dial(harness: &dyn Harness) -> Verdict {
         }
     }
     never("dial")
+}
+
+/// Drops a listener's `accept` after every number of polls: the next call has the attempt.
+async fn accept_attempt(harness: &dyn Harness) -> Verdict {
+    let setup = Setup::default();
+    let mut stage = harness.stage(&setup).await.or_seen("setting the stage")?;
+    let doorman = Doorman::new(&setup);
+    for moment in Dropped::moments(MOST_POLLS) {
+        let claim = claim();
+        let dial = async {
+            sleep(Duration::from_millis(1)).await;
+            let dialled = stage.carrier.dial(&claim, Instant::now() + DIAL).await;
+            dialled.or_seen(format_args!("a dial, after a listener's accept was {moment},"))
+        };
+        let serve = async {
+            let first = timeout(harness.prompt(), abandon(moment, stage.listener.accept())).await;
+            let completed = matches!(first, Ok(Some(_)));
+            let incoming = match first.ok().flatten() {
+                Some(incoming) => incoming,
+                None => {
+                    let what = format!("the attempt to connect, after a listener's accept was {moment}");
+                    within(harness.prompt(), what, stage.listener.accept()).await?
+                }
+            };
+            let incoming = incoming.or_seen("accepting a connection")?;
+            let server = incoming.handshake(&doorman).await.or_seen("the server's handshake")?;
+            Ok((server, completed))
+        };
+        let (_agent, (_server, completed)) = try_join!(dial, serve)?;
+        if completed {
+            return Ok(());
+        }
+    }
+    never("a listener's accept")
 }
 
 /// Drops `handshake` after every number of polls: the agent is left with no connection that seems to live.

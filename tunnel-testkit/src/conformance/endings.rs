@@ -1,8 +1,12 @@
 //! Laws 5 and 6: ends that are not clean.
 
-use std::{future::poll_fn, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
 
 use bytes::Bytes;
+use tokio::task::{JoinHandle, yield_now};
 use tunnel_core::{
     CloseCode, ConnectionError, Duplex, Initiator, RecvError, Refusal, RefusalKind, SendError, StreamCode,
     proto::VarInt,
@@ -12,7 +16,7 @@ use super::{
     harness::Harness,
     opening::refused,
     seen::{OrSeen, Seen, Verdict, ensure, within},
-    traffic::{CHUNK, fill, is_pending, pattern, read_out, send_pattern},
+    traffic::{CHUNK, fill, pattern, read_out, send_pattern},
     world::World,
 };
 use crate::Side;
@@ -72,19 +76,36 @@ pub(super) async fn law_05_reset_and_stop(harness: &dyn Harness, first: Side) ->
 }
 
 async fn reset(world: &World, harness: &dyn Harness, state: State, code: StreamCode) -> Verdict {
-    let (mut near, mut far) = stream_in(world, harness, state).await?;
+    let (mut near, far) = stream_in(world, harness, state).await?;
+    let Duplex {
+        tx: mut far_tx,
+        rx: mut far_rx,
+    } = far;
     let what = format!("a reset with {code} of a stream that is {state:?}");
-    let early = is_pending(poll_fn(|cx| far.rx.poll_reset(cx))).await;
-    ensure!(early, "{what}: poll_reset was ready before it");
-    near.tx.reset(code);
-    if state == State::Blocked {
-        // A receiver that has no room for what came before it learns of it all the same.
-        let what = format!("{what}, for a receiver without room");
-        let seen = within(world.prompt, &what, poll_fn(|cx| far.rx.poll_reset(cx))).await?;
-        expect_reset(world, Err(seen), code, &what)?;
+    match state {
+        // The receiver waits, and has to be woken.
+        State::Idle => {
+            let receiver = waiting(async move { (read_out(&mut *far_rx).await, far_rx) }).await;
+            near.tx.reset(code);
+            let (seen, _rx) = woken(world, &what, receiver).await?;
+            expect_reset(world, seen, code, &what)?;
+        }
+        State::Unread => {
+            near.tx.reset(code);
+            let seen = within(world.prompt, &what, read_out(&mut *far_rx)).await?;
+            expect_reset(world, seen, code, &what)?;
+        }
+        // The receiver has no room for what came before the reset, and has to be woken all the same.
+        State::Blocked => {
+            let what = format!("{what}, for a receiver without room");
+            let receiver = waiting(async move { (poll_fn(|cx| far_rx.poll_reset(cx)).await, far_rx) }).await;
+            near.tx.reset(code);
+            let (seen, mut rx) = woken(world, &what, receiver).await?;
+            expect_reset(world, Err(seen), code, &what)?;
+            let seen = within(world.prompt, &what, read_out(&mut *rx)).await?;
+            expect_reset(world, seen, code, &what)?;
+        }
     }
-    let seen = within(world.prompt, &what, read_out(&mut *far.rx)).await?;
-    expect_reset(world, seen, code, &what)?;
     let after = near.tx.send_all(Bytes::from_static(b"more")).await;
     ensure!(
         matches!(after, Err(SendError::Reset(own)) if own == code),
@@ -92,7 +113,7 @@ async fn reset(world: &World, harness: &dyn Harness, state: State, code: StreamC
     );
     // The other direction is none of its business.
     if world.near.capabilities().half_close {
-        far.tx
+        far_tx
             .send_all("still here".into())
             .await
             .or_seen("answering a reset")?;
@@ -104,7 +125,11 @@ async fn reset(world: &World, harness: &dyn Harness, state: State, code: StreamC
 }
 
 async fn stop(world: &World, harness: &dyn Harness, state: State, code: StreamCode) -> Verdict {
-    let (mut near, mut far) = stream_in(world, harness, state).await?;
+    let (near, mut far) = stream_in(world, harness, state).await?;
+    let Duplex {
+        tx: mut near_tx,
+        rx: _near_rx,
+    } = near;
     let what = format!("a stop with {code} of a stream that is {state:?}");
     let mut data = if state == State::Blocked {
         pattern(0, CHUNK)
@@ -112,29 +137,29 @@ async fn stop(world: &World, harness: &dyn Harness, state: State, code: StreamCo
         Bytes::new()
     };
     // Both ways to notice wait at once, as in a relay, and neither may take the other's wake-up.
-    let (mut sent, mut stopped) = (None, None);
-    let mut notice = Box::pin(poll_fn(|cx| {
-        if sent.is_none()
-            && !data.is_empty()
-            && let Poll::Ready(result) = near.tx.poll_send(cx, &mut data)
-        {
-            sent = Some(result);
-        }
-        if stopped.is_none()
-            && let Poll::Ready(result) = near.tx.poll_stopped(cx)
-        {
-            stopped = Some(result);
-        }
-        let waits = stopped.is_none() || (sent.is_none() && !data.is_empty());
-        if waits { Poll::Pending } else { Poll::Ready(()) }
-    }));
-    ensure!(
-        is_pending(&mut notice).await,
-        "{what}: the sender was not waiting before it"
-    );
+    let sender = waiting(async move {
+        let (mut sent, mut stopped) = (None, None);
+        poll_fn(|cx| {
+            if sent.is_none()
+                && !data.is_empty()
+                && let Poll::Ready(result) = near_tx.poll_send(cx, &mut data)
+            {
+                sent = Some(result);
+            }
+            if stopped.is_none()
+                && let Poll::Ready(result) = near_tx.poll_stopped(cx)
+            {
+                stopped = Some(result);
+            }
+            let waits = stopped.is_none() || (sent.is_none() && !data.is_empty());
+            if waits { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        (sent, stopped, near_tx)
+    })
+    .await;
     far.rx.stop(code);
-    within(world.prompt, &what, &mut notice).await?;
-    drop(notice);
+    let (sent, stopped, mut near_tx) = woken(world, &what, sender).await?;
     let expected = |seen: StreamCode| seen == code || !world.near.capabilities().reset_codes;
     ensure!(
         matches!(&stopped, Some(Ok(seen)) if expected(*seen)),
@@ -146,7 +171,7 @@ async fn stop(world: &World, harness: &dyn Harness, state: State, code: StreamCo
             "{what}: the blocked poll_send gave {sent:?}"
         );
     }
-    let after = near.tx.send_all(Bytes::from_static(b"more")).await;
+    let after = near_tx.send_all(Bytes::from_static(b"more")).await;
     ensure!(
         matches!(&after, Err(SendError::Stopped(seen)) if expected(*seen)),
         "{what}: sending afterwards gives {after:?}"
@@ -157,6 +182,18 @@ async fn stop(world: &World, harness: &dyn Harness, state: State, code: StreamCo
         "{what}: receiving afterwards gives {after:?}"
     );
     Ok(())
+}
+
+/// Lets a future wait in a task of its own, which polls it again only when it is woken.
+async fn waiting<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let task = tokio::spawn(future);
+    yield_now().await;
+    task
+}
+
+/// What the task of [`waiting`] gives.
+async fn woken<T>(world: &World, what: &str, task: JoinHandle<T>) -> Verdict<T> {
+    within(world.prompt, what, task).await?.or_seen(what)
 }
 
 fn expect_reset(world: &World, seen: Result<usize, RecvError>, code: StreamCode, what: &str) -> Verdict {

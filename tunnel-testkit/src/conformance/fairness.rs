@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep},
     try_join,
 };
-use tunnel_core::{Backpressure, Duplex};
+use tunnel_core::{Backpressure, Duplex, Inbound};
 
 use super::{
     fixtures::{head, name},
@@ -131,6 +131,8 @@ pub(super) async fn law_10_stream_limit(harness: &dyn Harness, first: Side) -> V
 
 /// How many streams fit under the limit of law 10.
 const FEW: u32 = 4;
+/// The name of a stream that is given up while it waits for a place.
+const ABANDONED: &str = "abandoned";
 
 async fn limit(harness: &dyn Harness, first: Side) -> Verdict {
     let setup = Setup {
@@ -145,7 +147,12 @@ async fn limit(harness: &dyn Harness, first: Side) -> Verdict {
     for _ in 0..FEW {
         open.push(within(world.prompt, "a stream under the limit", world.stream()).await??);
     }
-    // Three more wait, in this order.
+    // One that gives up, and three more, wait in this order.
+    let abandoned = {
+        let near = Arc::clone(&world.near);
+        tokio::spawn(async move { near.open(head(ABANDONED)).await })
+    };
+    sleep(TICK).await;
     let mut waiting = Vec::new();
     for number in 0..3 {
         let near = Arc::clone(&world.near);
@@ -162,10 +169,12 @@ async fn limit(harness: &dyn Harness, first: Side) -> Verdict {
         is_pending(world.far.accept()).await,
         "a stream beyond the limit of {FEW} was there to accept"
     );
+    abandoned.abort();
+    sleep(TICK).await;
     for (number, opening) in waiting.into_iter().enumerate() {
         drop(open.pop());
         let what = format!("the stream that waited as number {number}, after a place was free");
-        let inbound = within(world.prompt, &what, world.far.accept()).await?.or_seen(&what)?;
+        let inbound = within(world.prompt, &what, next_not_given_up(&world)).await??;
         let seen = name(inbound.head()).to_owned();
         ensure!(
             seen == format!("waiting-{number}"),
@@ -186,6 +195,18 @@ async fn limit(harness: &dyn Harness, first: Side) -> Verdict {
     }
     drop(open);
     world.no_streams().await
+}
+
+/// Accepts the next stream other than the one that was given up. That one may be seen, and then as given up.
+async fn next_not_given_up(world: &World) -> Verdict<Box<dyn Inbound>> {
+    loop {
+        let mut inbound = world.far.accept().await.or_seen("accepting a stream")?;
+        if name(inbound.head()) != ABANDONED {
+            return Ok(inbound);
+        }
+        let what = "the news that an open beyond the limit was given up";
+        within(world.prompt / 2, what, inbound.cancelled()).await?;
+    }
 }
 
 /// How many streams are busy while a small one has something to say.

@@ -57,6 +57,19 @@ impl Fault for HandshakeLeaksConnection {
     }
 }
 
+/// Looks once more before it gives the attempt away, and loses it if the caller has left.
+#[derive(Debug)]
+pub(crate) struct AcceptLosesAttempt;
+
+#[async_trait]
+impl Fault for AcceptLosesAttempt {
+    async fn accept_attempt(&self, listener: &mut dyn Listener) -> Result<Box<dyn Incoming>, AcceptError> {
+        let incoming = listener.accept().await?;
+        yield_now().await;
+        Ok(incoming)
+    }
+}
+
 /// Accepts everybody.
 #[derive(Debug)]
 struct Anybody;

@@ -4,7 +4,7 @@ use std::{
     future::pending,
     mem::forget,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -32,6 +32,26 @@ struct NoReset;
 
 impl TxFault for NoReset {
     fn reset(&mut self, _tx: &mut dyn SendStream, _code: StreamCode) {}
+}
+
+/// Tells of a reset only those who look again by themselves.
+#[derive(Debug)]
+pub(crate) struct ResetWakesNobody;
+
+half!(rx ResetWakesNobody, Asleep);
+
+#[derive(Debug)]
+struct Asleep;
+
+impl RxFault for Asleep {
+    fn poll_recv(
+        &mut self,
+        rx: &mut dyn RecvStream,
+        _cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, RecvError>> {
+        rx.poll_recv(&mut Context::from_waker(Waker::noop()), max)
+    }
 }
 
 #[derive(Debug)]
@@ -175,7 +195,7 @@ struct FinishesOnDrop;
 
 impl TxFault for FinishesOnDrop {
     fn drop(&mut self, mut tx: Box<dyn SendStream>) {
-        let _finished = tx.poll_finish(&mut Context::from_waker(std::task::Waker::noop()));
+        let _finished = tx.poll_finish(&mut Context::from_waker(Waker::noop()));
     }
 }
 

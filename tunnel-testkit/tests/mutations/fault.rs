@@ -1,6 +1,6 @@
 //! A carrier with a fault: the memory carrier behind wrappers, of which a mutation replaces one.
 
-use std::{fmt::Debug, io, net::SocketAddr, sync::Arc};
+use std::{fmt::Debug, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -82,6 +82,10 @@ pub(crate) trait Fault: Debug + Send + Sync + 'static {
         drop(inbound);
     }
 
+    async fn cancelled(&self, inbound: &mut dyn Inbound) {
+        inbound.cancelled().await;
+    }
+
     async fn answer(&self, inbound: Box<dyn Inbound>) -> Result<Duplex, OpenError> {
         inbound.accept().await
     }
@@ -139,6 +143,11 @@ impl Harness for Faulty {
 
     fn bound(&self) -> usize {
         self.harness.bound()
+    }
+
+    /// Shorter, because some faults use it up.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(120)
     }
 }
 
@@ -284,7 +293,7 @@ impl Inbound for FaultyInbound {
     }
 
     async fn cancelled(&mut self) {
-        self.inner.as_mut().unwrap().cancelled().await;
+        self.fault.cancelled(&mut **self.inner.as_mut().unwrap()).await;
     }
 
     async fn accept(mut self: Box<Self>) -> Result<Duplex, OpenError> {

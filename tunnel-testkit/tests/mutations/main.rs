@@ -72,6 +72,7 @@ mutations! {
 
     // How streams end.
     a_reset_is_swallowed: law 5, "nothing within", ending::SwallowsReset;
+    a_reset_wakes_nobody: law 5, "nothing within", ending::ResetWakesNobody;
     a_reset_becomes_a_clean_end: law 5, "was seen as a clean end", ending::ResetAsCleanEnd;
     a_reset_loses_its_code: law 5, "was seen as", ending::ResetWithoutCode;
     a_reset_waits_for_credit: law 5, "nothing within", ending::ResetWaitsForCredit;
@@ -87,8 +88,11 @@ mutations! {
     // What is left behind.
     a_dropped_accept_loses_its_stream: law 7, "after an accept was dropped", opening::AcceptLosesStream;
     a_dropped_open_leaks_its_stream: law 7, "streams", opening::OpenLeaksStream;
+    a_dropped_open_is_not_told: law 7, "an opener has given up", opening::CancelUnnoticed;
     a_dropped_answer_leaves_the_opener_waiting: law 7, "whose answer was dropped", opening::AnswerLeavesOpenerWaiting;
     a_dropped_dial_leaks_its_connection: law 7 in Side::Agent, "whose dial was dropped", admitting::DialLeaksConnection;
+    a_dropped_accept_loses_its_attempt: law 7 in Side::Server, "a listener's accept was",
+        admitting::AcceptLosesAttempt;
     a_dropped_handshake_leaves_the_agent_connected: law 7 in Side::Server, "whose handshake was dropped",
         admitting::HandshakeLeaksConnection;
 
@@ -99,6 +103,7 @@ mutations! {
     a_stalled_stream_costs_a_quarter: law 9, "bytes took", sharing::StalledStreamsCost::throughput();
     a_stalled_stream_delays: law 9, "an exchange took", sharing::StalledStreamsCost::latency();
     there_is_no_stream_limit: law 10, "beyond the limit", sharing::NoStreamLimit;
+    an_open_that_was_given_up_takes_a_place: law 10, "beyond the limit was given up", opening::OpenLeaksStream;
     the_last_to_wait_is_served_first: law 10, "the place went to", sharing::LastComeFirstServed::default();
     small_streams_starve: law 10, "would be fair", sharing::SmallStreamsStarve::default();
 

@@ -96,6 +96,16 @@ impl Fault for AnswerLeavesOpenerWaiting {
     }
 }
 
+#[derive(Debug)]
+pub(crate) struct CancelUnnoticed;
+
+#[async_trait]
+impl Fault for CancelUnnoticed {
+    async fn cancelled(&self, _inbound: &mut dyn Inbound) {
+        pending().await
+    }
+}
+
 /// A value that is never dropped.
 #[derive(Debug)]
 pub(crate) struct Forgotten<T>(pub(crate) Option<T>);
