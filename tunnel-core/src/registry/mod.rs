@@ -121,6 +121,15 @@ impl Registry {
         }
     }
 
+    /// Waits until no agent is connected; cancel safe.
+    pub(crate) async fn wait_until_empty(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.view().is_empty() {
+            // The sender is here, so it cannot be gone.
+            let _ = changed.changed().await;
+        }
+    }
+
     fn replace(&self, view: View) {
         self.view.store(Arc::new(view));
         self.changed.send_replace(());

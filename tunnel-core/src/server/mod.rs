@@ -196,9 +196,10 @@ impl Server {
         let _ = self.inner.draining.subscribe().wait_for(|&draining| draining).await;
     }
 
-    /// Drains, waits for the open streams, and ends everything that is left after `grace`: connections are closed with
-    /// [`CloseCode::SHUTDOWN`], and streams are reset with [`StreamCode::SHUTDOWN`]. When it returns, no task of the
-    /// server runs any more. Gives the number of streams that did not end in time.
+    /// Drains, waits until the open streams have ended and their last bytes have reached the agents, and ends everything
+    /// that is left after `grace`: connections are closed with [`CloseCode::SHUTDOWN`], and streams are reset with
+    /// [`StreamCode::SHUTDOWN`]. When it returns, no task of the server runs any more. Gives the number of streams that
+    /// did not end in time.
     ///
     /// # Cancel safety
     ///
@@ -207,7 +208,12 @@ impl Server {
         let inner = &self.inner;
         self.drain();
         inner.running.close();
-        let finished = timeout(grace, inner.running.wait()).await.is_ok();
+        let drained = async {
+            inner.running.wait().await;
+            // What the streams have sent last may be on its way still: a drained connection ends behind it.
+            inner.registry.wait_until_empty().await;
+        };
+        let finished = timeout(grace, drained).await.is_ok();
         let mut cut = 0;
         if !finished {
             // Closed before their streams are reset, lest they count as drained.

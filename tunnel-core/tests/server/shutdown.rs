@@ -63,6 +63,30 @@ async fn shutdown_waits_for_streams_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn shutdown_waits_until_the_last_bytes_have_arrived() {
+    let world = World::new();
+    let agent = world.agent("node-7", Behaviour::Wait).await;
+    let connection = Arc::clone(&agent.connection);
+    let accepting = tokio::spawn(async move { connection.accept().await.unwrap().accept().await.unwrap() });
+    let mut client = world.open().await.unwrap().stream.into_io();
+    let mut target = accepting.await.unwrap().into_io();
+    target.shutdown().await.unwrap();
+    client.write_all(b"the last bytes").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    drop(client);
+
+    let server = world.server.clone();
+    let shutdown = tokio::spawn(async move { server.shutdown(Duration::from_secs(60)).await });
+    sleep(Duration::from_secs(5)).await;
+    let mut received = Vec::new();
+    target.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, b"the last bytes");
+    assert_eq!(soon(shutdown).await.unwrap(), 0);
+    assert_eq!(agent.end().await.code(), Some(CloseCode::DRAINED));
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutdown_ends_what_does_not_end_itself() {
     let world = World::new();
     let agent = world.agent("node-7", Behaviour::Echo).await;
