@@ -15,6 +15,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tunnel_proto::{AgentId, Claim, CloseCode, Identity, Rejection};
 
@@ -43,6 +44,8 @@ pub(crate) struct Registry {
     /// Told after every change of the view.
     changed: watch::Sender<()>,
     limits: Limits,
+    /// The number of sessions; set while writers take turns, so that the last one has the last word.
+    sessions: Gauge,
     next_id: AtomicU64,
 }
 
@@ -55,12 +58,14 @@ pub(crate) struct Joined {
 }
 
 impl Registry {
-    pub(crate) fn new(limits: Limits) -> Self {
+    /// Makes an empty one that shows the number of its sessions in a gauge.
+    pub(crate) fn new(limits: Limits, sessions: Gauge) -> Self {
         Self {
             view: ArcSwap::default(),
             writing: Mutex::new(()),
             changed: watch::Sender::new(()),
             limits,
+            sessions,
             next_id: AtomicU64::new(1),
         }
     }
@@ -130,7 +135,9 @@ impl Registry {
         }
     }
 
+    /// Called by whoever holds the writers' lock.
     fn replace(&self, view: View) {
+        self.sessions.set(i64::try_from(view.len()).unwrap_or(i64::MAX));
         self.view.store(Arc::new(view));
         self.changed.send_replace(());
     }
@@ -234,11 +241,12 @@ mod tests {
     }
 
     fn registry() -> Registry {
-        Registry::new(Limits {
+        let limits = Limits {
             max_agents: 3,
             max_connections_per_agent: 2,
             not_before: Duration::from_secs(15),
-        })
+        };
+        Registry::new(limits, Gauge::default())
     }
 
     fn code(joined: Result<Joined, Rejection>) -> CloseCode {
@@ -319,6 +327,7 @@ mod tests {
                     }
                 }
                 let view = registry.view();
+                prop_assert_eq!(registry.sessions.get(), view.len() as i64);
                 prop_assert!(view.len() <= 3);
                 prop_assert!(view.sessions().is_sorted_by(|a, b| a.agent() < b.agent()));
                 let mut held = 0;

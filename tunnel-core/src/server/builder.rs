@@ -95,6 +95,12 @@ impl ServerBuilder {
             return Err(InvalidServerConfig::NoStrategy);
         }
         let stop = CancellationToken::new();
+        let metrics = ServerMetrics::default();
+        let limits = Limits {
+            max_agents: config.max_agents,
+            max_connections_per_agent: config.max_connections_per_agent,
+            not_before: config.keepalive.bound(),
+        };
         let inner = Inner {
             id: self.id,
             config,
@@ -103,15 +109,11 @@ impl ServerBuilder {
             strategies: self.strategies,
             inbound: self.inbound,
             filter: self.filter,
-            registry: Registry::new(Limits {
-                max_agents: config.max_agents,
-                max_connections_per_agent: config.max_connections_per_agent,
-                not_before: config.keepalive.bound(),
-            }),
+            registry: Registry::new(limits, metrics.sessions.clone()),
             places: Places::new(config.accept.max_pending, config.accept.max_pending_per_source),
             dials: Semaphore::new(config.max_pending_dials as usize),
             streams: Streams::default(),
-            metrics: ServerMetrics::default(),
+            metrics,
             draining: watch::Sender::new(false),
             running: TaskTracker::new(),
             tasks: TaskTracker::new(),

@@ -52,7 +52,6 @@ pub(super) async fn run(server: Arc<Inner>, connection: Arc<dyn Connection>) {
 
     server.registry.leave(agent, &live);
     live.set_ended(cause.clone());
-    server.metrics.sessions.set(count(server.registry.view().len()));
     server.metrics.connections.get_or_create(&carrier_labels).dec();
     server
         .metrics
@@ -77,7 +76,6 @@ impl Inner {
         if self.is_draining() {
             connection.drain();
         }
-        self.metrics.sessions.set(count(self.registry.view().len()));
         Ok(joined)
     }
 }
@@ -141,8 +139,4 @@ fn end_labels(carrier: &'static str, cause: &ConnectionError) -> EndLabels {
         ConnectionError::Transport(_) => "transport",
     };
     EndLabels { carrier, by, reason }
-}
-
-fn count(len: usize) -> i64 {
-    i64::try_from(len).unwrap_or(i64::MAX)
 }
