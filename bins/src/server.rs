@@ -99,17 +99,28 @@ pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
     );
     server.drain();
     stop.drain.cancel();
-    let clients = async { while tasks.join_next().await.is_some() {} };
-    tokio::select! {
-        () = clients => {}
-        () = tokio::time::sleep(args.drain_timeout) => warn!("some streams did not end in time"),
-        () = signals::wait_for_stop(&mut signals, &reloads) => warn!("told twice to stop"),
+    if let Some(inside) = &inside {
+        inside.drain();
     }
-    stop.kill.cancel();
+    let began = Instant::now();
+    let ended = async {
+        while tasks.join_next().await.is_some() {}
+        // What the clients have sent last is on its way to the agents.
+        server.shutdown(args.drain_timeout.saturating_sub(began.elapsed())).await;
+    };
+    let late = tokio::select! {
+        () = ended => None,
+        () = tokio::time::sleep(args.drain_timeout) => Some("some streams did not end in time"),
+        () = signals::wait_for_stop(&mut signals, &reloads) => Some("told twice to stop"),
+    };
+    if let Some(late) = late {
+        warn!("{late}");
+        stop.kill.cancel();
+        server.shutdown(Duration::ZERO).await;
+    }
     if let Some(inside) = inside {
         inside.shutdown(Duration::ZERO).await;
     }
-    server.shutdown(Duration::ZERO).await;
     while tasks.join_next().await.is_some() {}
     admin_stop.cancel();
     if let Some(admin) = admin {
