@@ -1,6 +1,6 @@
 //! The admin address: health, metrics and what is connected.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{
@@ -11,9 +11,12 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+
+/// How long requests that have begun may take once the program ends.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// What a program tells of itself on its admin address.
 pub trait Status: Send + Sync + 'static {
@@ -52,7 +55,7 @@ impl Admin {
         self.addr
     }
 
-    /// Serves until `stop` is cancelled.
+    /// Serves until `stop` is cancelled. Requests that have begun are answered, within a second.
     pub async fn serve(self, status: impl Status, metrics: Registry, stop: CancellationToken) -> anyhow::Result<()> {
         info!("admin on http://{}: /livez /readyz /metrics /sessions", self.addr);
         let state = Arc::new(Shared {
@@ -65,10 +68,12 @@ impl Admin {
             .route("/metrics", get(metrics_text))
             .route("/sessions", get(sessions))
             .with_state(state);
-        axum::serve(self.listener, router)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
-            .context("the admin address failed")
+        let serving = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::select! {
+            served = serving.into_future() => served.context("the admin address failed"),
+            // A client that sends half a request would hold up the end for as long as it likes.
+            () = async { stop.cancelled().await; sleep(PARTING).await } => Ok(()),
+        }
     }
 }
 
@@ -165,5 +170,21 @@ mod tests {
 
         stop.cancel();
         served.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_half_a_request_does_not_hold_up_the_end() {
+        let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = admin.addr();
+        let stop = CancellationToken::new();
+        let status = Sample(Arc::new(AtomicBool::new(true)));
+        let served = tokio::spawn(admin.serve(status, Registry::default(), stop.clone()));
+        let mut client = tokio::net::TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
+        assert!(fetch(addr, "/livez").await.starts_with("HTTP/1.1 200"));
+
+        stop.cancel();
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, served).await.unwrap().unwrap().unwrap();
     }
 }

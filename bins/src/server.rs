@@ -106,7 +106,9 @@ pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
     let ended = async {
         while tasks.join_next().await.is_some() {}
         // What the clients have sent last is on its way to the agents.
-        server.shutdown(args.drain_timeout.saturating_sub(began.elapsed())).await;
+        server
+            .shutdown(args.drain_timeout.saturating_sub(began.elapsed()))
+            .await;
     };
     let late = tokio::select! {
         () = ended => None,
