@@ -34,11 +34,14 @@ async fn keep(agent: &Arc<Inner>, entry: &Arc<Entry>) {
     let mut novelty = Novelty::default();
     loop {
         agent.set_phase(entry, Phase::Connecting);
+        // Made before the attempt: what changes meanwhile may come too late for it.
+        let mut redial = entry.redial.notified();
         let wait = match connect(agent, entry).await {
             Ok((carrier, connection)) => {
                 novelty.clear();
                 let current = agent.connected(entry, &*carrier, connection);
                 let cause = until_lost(&*current.connection).await;
+                redial = entry.redial.notified();
                 let now = Instant::now();
                 let wait = backoff.lost(
                     now,
@@ -72,7 +75,7 @@ async fn keep(agent: &Arc<Inner>, entry: &Arc<Entry>) {
         agent.set_phase(entry, Phase::Waiting { until });
         tokio::select! {
             () = sleep_until(until) => {}
-            () = entry.redial.notified() => {}
+            () = redial => {}
         }
     }
 }

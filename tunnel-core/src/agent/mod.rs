@@ -174,8 +174,8 @@ impl RunningAgent {
         current.map(|current| Arc::clone(&current.connection)).collect()
     }
 
-    /// Cuts short what is left of every wait before a new attempt to connect: something has changed, such as a
-    /// certificate or the network.
+    /// Cuts short what is left of every wait before a new attempt to connect, and the whole wait after an attempt that
+    /// is under way: something has changed, such as a certificate or the network.
     pub fn redial(&self) {
         self.inner
             .entries

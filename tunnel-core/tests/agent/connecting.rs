@@ -105,6 +105,24 @@ async fn what_needs_a_change_is_retried_slowly_until_somebody_says_that_it_has_c
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_changes_during_an_attempt_spares_the_wait_after_it() {
+    let start = Instant::now();
+    let carrier = Scripted::new("quic", [Refused, Refused, Refused, Refused, Hangs, Refused, Refused]);
+    let agent = one(&carrier);
+    while carrier.dialled(start).len() < 5 {
+        sleep(SECOND / 1000).await;
+    }
+    agent.redial();
+    while carrier.dialled(start).len() < 6 {
+        sleep(SECOND / 1000).await;
+    }
+    let dialled = carrier.dialled(start);
+    // The limit of the attempt, and no wait.
+    let gap = dialled[5] - dialled[4];
+    assert!((10 * SECOND..10 * SECOND + SECOND / 100).contains(&gap), "{dialled:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_can_keep_its_agents_away() {
     let start = Instant::now();
     let away = Some(60 * SECOND);
