@@ -71,6 +71,10 @@ impl Inner {
             && let Err(rejection) = self.may_claim(&peer.identity, claim)
         {
             self.registry.leave(&claim.agent, &joined.live);
+            // They are in the registry no more, where whoever changes the policy would find them.
+            for old in joined.replaced {
+                old.close(rejection.code, rejection.text.as_str());
+            }
             return Err(rejection);
         }
         if self.is_draining() {

@@ -347,3 +347,37 @@ async fn what_happens_between_the_welcome_and_the_registration_counts() {
     .await;
     assert_eq!(close_code(&conflict), Some(CloseCode::CONFLICT));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_that_is_forbidden_at_last_leaves_no_connection_behind() {
+    let mut world = World::new();
+    let (carrier, listener) = memory::pair(memory::Config::default());
+    let go_on = Arc::new(Semaphore::new(0));
+    let held = Held(listener, Arc::clone(&go_on));
+    world.server.listen(Box::new(held)).unwrap();
+    let mut with_token = common_name("node-7");
+    with_token.subject = Some("good".into());
+    let before = world.carrier.another(with_token);
+    let before = world.connect(&before, claim("node-7", 1), Behaviour::Echo).await.unwrap();
+    world.carrier = carrier;
+    let after = world.carrier.another(common_name("node-7"));
+    let after = world.connect(&after, claim("node-7", 2), Behaviour::Echo).await.unwrap();
+
+    let claims = vec![ClaimConfig {
+        identities: vec!["token:good".into()],
+        agents: vec!["*".into()],
+        ..ClaimConfig::default()
+    }];
+    let config = PolicyConfig {
+        default: Some(Effect::Allow),
+        claims,
+        ..PolicyConfig::default()
+    };
+    world.server.set_policy(Arc::new(Policy::new(config).unwrap()));
+    assert_eq!(world.connected(), [("node-7".to_owned(), 1)]);
+    go_on.add_permits(1);
+    assert_eq!(close_code(&after.end().await), Some(CloseCode::FORBIDDEN));
+    assert_eq!(world.connected(), []);
+    // It would serve nobody: no stream finds it.
+    assert_eq!(close_code(&before.end().await), Some(CloseCode::FORBIDDEN));
+}
