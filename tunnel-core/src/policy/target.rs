@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de};
 use tunnel_proto::{Host, Target};
 
@@ -29,6 +29,9 @@ pub enum InvalidHostRule {
     /// The text looks like a network or addresses with `*`, and would match no name.
     #[error("{0:?} is not a network; write it as address/prefix, as in 10.0.0.0/8 or 2001:db8::/32")]
     Net(String),
+    /// The text holds what no name does, such as a blank, a comma or a letter beyond ASCII.
+    #[error("{0:?} is neither a DNS name, in ASCII and perhaps with `*`, nor an address or a network")]
+    Name(String),
 }
 
 impl HostRule {
@@ -38,7 +41,7 @@ impl HostRule {
         match (self, host) {
             (Self::Any, _) => true,
             (Self::Name(pattern), Host::Name(name)) => pattern.matches(name.as_str()),
-            (Self::Net(net), Host::Ip(ip)) => net.contains(ip),
+            (Self::Net(net), Host::Ip(ip)) => net.contains(&ip.to_canonical()),
             _ => false,
         }
     }
@@ -55,14 +58,33 @@ impl FromStr for HostRule {
             return Ok(Self::Net(ip.to_canonical().into()));
         }
         if let Ok(net) = text.parse::<IpNet>() {
-            return Ok(Self::Net(net.trunc()));
+            return Ok(Self::Net(canonical(net.trunc())));
         }
         let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || b".*".contains(&byte));
         if text.contains(['/', ':']) || (numeric && !text.is_empty()) {
             return Err(InvalidHostRule::Net(text.chars().take(64).collect()));
         }
+        if !could_be_name(text) {
+            return Err(InvalidHostRule::Name(text.chars().take(64).collect()));
+        }
         Ok(Self::Name(Pattern::host(text)?))
     }
+}
+
+/// A network of IPv4-mapped addresses as the IPv4 network that it means: addresses are compared in that form.
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    v6.addr()
+        .to_ipv4_mapped()
+        .zip(v6.prefix_len().checked_sub(96))
+        .and_then(|(addr, prefix)| Ipv4Net::new(addr, prefix).ok())
+        .map_or(net, IpNet::V4)
+}
+
+/// Whether there is a DNS name that this pattern stands for.
+fn could_be_name(pattern: &str) -> bool {
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
+    pattern.bytes().all(in_name) && !pattern.contains("..") && !pattern.starts_with('.')
 }
 
 impl<'de> Deserialize<'de> for HostRule {
@@ -183,6 +205,8 @@ mod tests {
             ("*.example", &["a.example", "A.EXAMPLE."], &["example", "10.1.2.3"]),
             ("10.0.0.0/8", &["10.1.2.3"], &["11.1.2.3", "a.example", "[2001:db8::7]"]),
             ("10.1.2.3", &["10.1.2.3", "[::ffff:10.1.2.3]"], &["10.1.2.4"]),
+            ("::ffff:10.0.0.0/104", &["10.1.2.3", "[::ffff:10.1.2.3]"], &["11.1.2.3"]),
+            ("::ffff:0:0/96", &["10.1.2.3"], &["[2001:db8::7]"]),
             ("2001:db8::/32", &["[2001:db8::7]"], &["[2001:db9::7]", "32.1.13.184"]),
         ] {
             let rule: HostRule = rule.parse().unwrap();
@@ -196,10 +220,27 @@ mod tests {
     }
 
     #[test]
+    fn an_address_in_ipv6_form_is_no_way_around_a_network() {
+        let rule: HostRule = "10.0.0.0/8".parse().unwrap();
+        assert!(rule.matches(&Host::Ip("::ffff:10.1.2.3".parse().unwrap())));
+    }
+
+    #[test]
     fn a_rule_that_could_never_match_is_refused() {
         for text in ["10.0.*", "10.0.0.0/33", "2001:db8:*", "10.0.0"] {
             assert!(
                 matches!(text.parse::<HostRule>(), Err(InvalidHostRule::Net(_))),
+                "{text}"
+            );
+        }
+        for text in [
+            "db.example ",
+            "b\u{fc}cher.example",
+            "a.example,b.example",
+            "a..example",
+        ] {
+            assert!(
+                matches!(text.parse::<HostRule>(), Err(InvalidHostRule::Name(_))),
                 "{text}"
             );
         }

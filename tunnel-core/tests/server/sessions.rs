@@ -358,10 +358,16 @@ async fn a_takeover_that_is_forbidden_at_last_leaves_no_connection_behind() {
     let mut with_token = common_name("node-7");
     with_token.subject = Some("good".into());
     let before = world.carrier.another(with_token);
-    let before = world.connect(&before, claim("node-7", 1), Behaviour::Echo).await.unwrap();
+    let before = world
+        .connect(&before, claim("node-7", 1), Behaviour::Echo)
+        .await
+        .unwrap();
     world.carrier = carrier;
     let after = world.carrier.another(common_name("node-7"));
-    let after = world.connect(&after, claim("node-7", 2), Behaviour::Echo).await.unwrap();
+    let after = world
+        .connect(&after, claim("node-7", 2), Behaviour::Echo)
+        .await
+        .unwrap();
 
     let claims = vec![ClaimConfig {
         identities: vec!["token:good".into()],
