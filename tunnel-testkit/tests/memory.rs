@@ -9,10 +9,13 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::{join, time::Instant};
+use tokio::{
+    join,
+    time::{Instant, timeout},
+};
 use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, CloseCode, Connection, ConnectionError, DialError, Duplex,
-    Generation, HandshakeError, Incoming, Listener, Rejection, StreamHead, Target, Welcome,
+    Generation, HandshakeError, Incoming, Initiator, Listener, Rejection, StreamHead, Target, Welcome,
 };
 use tunnel_testkit::memory::{self, Config, MemoryCarrier, MemoryListener};
 
@@ -77,6 +80,34 @@ async fn a_silent_wire_is_noticed_within_the_bound_and_a_short_silence_is_surviv
         assert!(matches!(connection.closed().await, ConnectionError::TimedOut { after } if after == bound));
         assert_eq!(since.elapsed(), bound);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_end_did_in_silence_reaches_the_other_afterwards() {
+    let (carrier, mut listener) = memory::pair(Config::default());
+    let (agent, server) = connect(&carrier, &mut listener).await;
+    let (near, mut far) = open(&agent, &server).await;
+
+    carrier.wire().silence();
+    drop(near);
+    agent.drain();
+    agent.close(CloseCode::SHUTDOWN, "bye");
+    assert_eq!(agent.closed().await.initiator(), Initiator::Local);
+    for knows in [
+        timeout(Duration::from_secs(1), server.draining()).await.is_ok(),
+        timeout(Duration::from_secs(1), server.closed()).await.is_ok(),
+        timeout(Duration::from_secs(1), far.rx.recv(1)).await.is_ok(),
+    ] {
+        assert!(!knows, "news came over a silent wire");
+    }
+    carrier.wire().restore();
+    server.draining().await;
+    let error = server.closed().await;
+    assert_eq!(
+        (error.initiator(), error.code()),
+        (Initiator::Remote, Some(CloseCode::DRAINED))
+    );
+    assert!(far.rx.recv(1).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

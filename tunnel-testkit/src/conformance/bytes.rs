@@ -28,7 +28,7 @@ pub(super) async fn law_02_whole_and_in_order(harness: &dyn Harness, first: Side
             transfer(&mut *far.tx, &mut *near.rx, 0, || CHUNK, || CHUNK),
         )?;
     }
-    // Chunks of any size in both directions at once; everything is taken as it comes, so small ones are merged or not.
+    // Chunks of any size, in both directions at once.
     for seed in 0..8 {
         let mut random = Rng::with_seed(seed);
         let size = random.usize(1..3 * window);

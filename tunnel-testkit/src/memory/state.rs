@@ -145,7 +145,7 @@ impl State {
     pub(super) fn may_open(&self, side: Side) -> Result<(), OpenError> {
         match &self.ends[side as usize].ended {
             Some(error) => Err(OpenError::Connection(error.clone())),
-            None if self.draining.is_some() => Err(OpenError::Draining),
+            None if self.draining.is_some_and(|by| by == side || self.up) => Err(OpenError::Draining),
             None => Ok(()),
         }
     }
@@ -265,9 +265,14 @@ impl State {
         }
     }
 
-    /// Changes whether the wire carries anything.
+    /// Changes whether the wire carries anything. The end that one side brought about meanwhile reaches the other.
     pub(super) fn set_up(&mut self, up: bool) {
         self.up = up;
+        for side in Side::BOTH.into_iter().filter(|_| up) {
+            if let Some(ConnectionError::Closed { code, reason, .. }) = self.end(side.peer()).ended.clone() {
+                self.fail(side, ConnectionError::remote(code, reason));
+            }
+        }
         self.wake();
         self.changed.notify_waiters();
     }
