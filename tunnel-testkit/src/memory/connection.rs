@@ -28,7 +28,7 @@ impl MemoryConnection {
     async fn place(&self) -> Result<OwnedSemaphorePermit, OpenError> {
         let mut place = std::pin::pin!(self.link.places(self.side).clone().acquire_owned());
         loop {
-            let changed = self.link.changed.notified();
+            let changed = self.link.news.changed.notified();
             self.link.lock().may_open(self.side)?;
             select! {
                 biased;
@@ -80,7 +80,7 @@ impl Connection for MemoryConnection {
 
     async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError> {
         loop {
-            let changed = self.link.changed.notified();
+            let news = self.link.news.inbound.notified();
             {
                 let mut state = self.link.lock();
                 if let Some(error) = state.end(self.side).ended.clone() {
@@ -98,13 +98,13 @@ impl Connection for MemoryConnection {
                     )));
                 }
             }
-            changed.await;
+            news.await;
         }
     }
 
     async fn draining(&self) {
         loop {
-            let changed = self.link.changed.notified();
+            let changed = self.link.news.changed.notified();
             if self.link.lock().may_open(self.side).is_err() {
                 return;
             }
@@ -114,7 +114,7 @@ impl Connection for MemoryConnection {
 
     async fn closed(&self) -> ConnectionError {
         loop {
-            let changed = self.link.changed.notified();
+            let changed = self.link.news.changed.notified();
             if let Some(error) = self.link.lock().end(self.side).ended.clone() {
                 return error;
             }

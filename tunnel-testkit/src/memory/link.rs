@@ -8,12 +8,12 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::Semaphore,
     time::{MissedTickBehavior, interval},
 };
 use tunnel_core::{ConnectionError, Keepalive};
 
-use super::state::State;
+use super::state::{News, State};
 use crate::Side;
 
 /// How often a slow wire carries bytes.
@@ -23,8 +23,7 @@ const TICK: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Link {
     state: Mutex<State>,
-    /// Tells of what concerns the whole connection.
-    pub(super) changed: Arc<Notify>,
+    pub(super) news: Arc<News>,
     /// The places for streams that each side may open.
     places: [Arc<Semaphore>; 2],
     pub(super) keepalive: Keepalive,
@@ -38,14 +37,14 @@ impl Link {
         places: [u32; 2],
         keepalive: Keepalive,
     ) -> Arc<Self> {
-        let changed = Arc::new(Notify::new());
+        let news = Arc::<News>::default();
         let places = places.map(|places| {
             let places = usize::try_from(places).unwrap_or(usize::MAX);
             Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
         });
         let link = Arc::new(Self {
-            state: Mutex::new(State::new(window, bandwidth, changed.clone())),
-            changed,
+            state: Mutex::new(State::new(window, bandwidth, news.clone())),
+            news,
             places,
             keepalive,
         });

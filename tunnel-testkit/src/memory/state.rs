@@ -35,8 +35,23 @@ pub(super) struct State {
     /// How many streams are not over.
     open: usize,
     ends: [EndState; 2],
-    /// Tells of what concerns the whole connection: a drain, the end, a new inbound stream.
-    changed: Arc<Notify>,
+    news: Arc<News>,
+}
+
+/// Tells those who do not wait for a certain stream. It is apart from the state, so that they wait without its lock.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// A drain, the end, a change of the wire.
+    pub(super) changed: Notify,
+    /// The same, or a new stream; apart, because many may wait to open while few accept.
+    pub(super) inbound: Notify,
+}
+
+impl News {
+    fn changed(&self) {
+        self.changed.notify_waiters();
+        self.inbound.notify_waiters();
+    }
 }
 
 /// What concerns one end alone.
@@ -107,7 +122,7 @@ impl Stream {
 }
 
 impl State {
-    pub(super) fn new(window: usize, bandwidth: Option<NonZeroUsize>, changed: Arc<Notify>) -> Self {
+    pub(super) fn new(window: usize, bandwidth: Option<NonZeroUsize>, news: Arc<News>) -> Self {
         Self {
             window,
             bandwidth,
@@ -117,7 +132,7 @@ impl State {
             next_id: 0,
             open: 0,
             ends: Default::default(),
-            changed,
+            news,
         }
     }
 
@@ -132,7 +147,7 @@ impl State {
     /// Lets no new streams start; ends the connection if there are none.
     pub(super) fn drain(&mut self, side: Side) {
         self.draining.get_or_insert(side);
-        self.changed.notify_waiters();
+        self.news.changed();
         self.end_if_drained();
     }
 
@@ -173,7 +188,7 @@ impl State {
         self.streams.insert(id, stream);
         self.open += 1;
         self.end(opener.peer()).inbound.push_back(id);
-        self.changed.notify_waiters();
+        self.news.inbound.notify_waiters();
         Ok(id)
     }
 
@@ -261,7 +276,7 @@ impl State {
         if self.end(side).ended.is_none() {
             self.end(side).ended = Some(error);
             self.wake();
-            self.changed.notify_waiters();
+            self.news.changed();
         }
     }
 
@@ -274,7 +289,7 @@ impl State {
             }
         }
         self.wake();
-        self.changed.notify_waiters();
+        self.news.changed();
     }
 
     fn wake(&mut self) {
