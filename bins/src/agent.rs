@@ -51,11 +51,11 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     signals::wait_for_stop(&mut signals, &reloads).await;
     info!(
         "draining: streams may go on for {:?}; a second signal ends at once",
-        args.drain_timeout
+        args.streams.drain_timeout
     );
     agent.drain();
     let cut = tokio::select! {
-        cut = agent.shutdown(args.drain_timeout) => cut,
+        cut = agent.shutdown(args.streams.drain_timeout) => cut,
         () = signals::wait_for_stop(&mut signals, &reloads) => agent.shutdown(std::time::Duration::ZERO).await,
     };
     if cut > 0 {
@@ -81,13 +81,13 @@ fn plan(args: &AgentArgs) -> anyhow::Result<(Agent, ClientTls)> {
     let tls = tls::for_servers(args)?;
     let settings = Settings {
         keepalive: args.keepalive.clone(),
-        max_streams: args.max_streams,
+        max_streams: args.streams.max_streams,
         quic: args.quic.clone(),
     };
     let mut config = AgentConfig::default();
     config.connect_timeout = args.connect_timeout;
     config.max_pending_dials = args.max_pending_dials;
-    config.idle_timeout = args.idle_timeout.0;
+    config.idle_timeout = args.streams.idle_timeout.0;
     let mut dialing = TargetDialOptions::default();
     dialing.timeout = args.target_timeout;
     let mut agent = Agent::builder(host::id::<AgentId>(args.id.as_deref())?)

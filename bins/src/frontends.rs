@@ -114,7 +114,7 @@ mod connect {
             config.dial_timeout = args.dial_timeout;
             config.max_pending_dials_per_client = args.max_pending_dials;
             config.max_connections = args.max_clients;
-            config.idle_timeout = args.idle_timeout.0;
+            config.idle_timeout = args.streams.idle_timeout.0;
             Self { config, metrics }
         }
 

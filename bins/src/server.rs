@@ -95,7 +95,7 @@ pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
     signals::wait_for_stop(&mut signals, &reloads).await;
     info!(
         "draining: streams may go on for {:?}; a second signal ends at once",
-        args.drain_timeout
+        args.streams.drain_timeout
     );
     server.drain();
     stop.drain.cancel();
@@ -107,12 +107,12 @@ pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
         while tasks.join_next().await.is_some() {}
         // What the clients have sent last is on its way to the agents.
         server
-            .shutdown(args.drain_timeout.saturating_sub(began.elapsed()))
+            .shutdown(args.streams.drain_timeout.saturating_sub(began.elapsed()))
             .await;
     };
     let late = tokio::select! {
         () = ended => None,
-        () = tokio::time::sleep(args.drain_timeout) => Some("some streams did not end in time"),
+        () = tokio::time::sleep(args.streams.drain_timeout) => Some("some streams did not end in time"),
         () = signals::wait_for_stop(&mut signals, &reloads) => Some("told twice to stop"),
     };
     if let Some(late) = late {
@@ -170,7 +170,7 @@ impl Plan {
             config: config(args)?,
             settings: Settings {
                 keepalive: args.keepalive.clone(),
-                max_streams: args.max_streams,
+                max_streams: args.streams.max_streams,
                 quic: args.quic.clone(),
             },
             listen: listen.collect::<Result<_, _>>()?,
@@ -185,7 +185,7 @@ impl Plan {
 fn config(args: &ServerArgs) -> anyhow::Result<ServerConfig> {
     let mut config = ServerConfig::default();
     config.server_count = args.server_count;
-    config.limits.max_streams = args.max_streams;
+    config.limits.max_streams = args.streams.max_streams;
     config.keepalive = Keepalive {
         interval: args.keepalive.keepalive_interval,
         timeout: args.keepalive.keepalive_timeout,

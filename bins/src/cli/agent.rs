@@ -4,11 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 
-use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, admin_addr};
-use crate::{
-    program::Program,
-    values::{self, OptionalDuration},
-};
+use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, admin_addr};
+use crate::{program::Program, values};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,23 +99,9 @@ pub struct AgentArgs {
     )]
     pub max_pending_dials: u32,
 
-    /// How many streams a server may have open at once on one connection
-    #[arg(
-        long,
-        env = "TUNNEL_MAX_STREAMS",
-        value_name = "N",
-        default_value_t = 16_384,
-        help_heading = "Limits"
-    )]
-    pub max_streams: u32,
-
-    /// End a stream on which no byte has moved for so long
-    #[arg(long, env = "TUNNEL_IDLE_TIMEOUT", value_name = "TIME|off", default_value = "off", value_parser = values::optional_duration, help_heading = "Limits")]
-    pub idle_timeout: OptionalDuration,
-
-    /// How long open streams may go on after SIGTERM; a second signal ends at once
-    #[arg(long, env = "TUNNEL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration, help_heading = "Limits")]
-    pub drain_timeout: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub streams: StreamArgs,
 
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it

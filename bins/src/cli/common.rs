@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use crate::values;
+use crate::values::{self, OptionalDuration};
 
 /// Logs.
 #[derive(Args, Clone, Debug)]
@@ -56,6 +56,23 @@ pub struct KeepaliveArgs {
     pub keepalive_timeout: Duration,
 }
 
+/// How many streams there are, and for how long.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct StreamArgs {
+    /// How many streams one connection may have open at once, in each direction
+    #[arg(long, env = "TUNNEL_MAX_STREAMS", value_name = "N", default_value_t = 16_384)]
+    pub max_streams: u32,
+
+    /// End a stream on which no byte has moved for so long
+    #[arg(long, env = "TUNNEL_IDLE_TIMEOUT", value_name = "TIME|off", default_value = "off", value_parser = values::optional_duration)]
+    pub idle_timeout: OptionalDuration,
+
+    /// How long open streams may go on after SIGTERM; a second signal ends at once
+    #[arg(long, env = "TUNNEL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration)]
+    pub drain_timeout: Duration,
+}
+
 /// The QUIC carrier.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "QUIC carrier")]
@@ -69,7 +86,7 @@ pub struct QuicArgs {
     pub quic_stream_window: u64,
 
     /// The most that stalled streams of one connection may hold in memory; beyond it the longest-stalled is reset
-    #[arg(long, env = "TUNNEL_QUIC_RECEIVE_BUDGET", value_name = "BYTES", default_value = "1GiB", value_parser = values::bytes)]
+    #[arg(long, env = "TUNNEL_QUIC_RECEIVE_BUDGET", value_name = "BYTES", default_value = "256MiB", value_parser = values::bytes)]
     pub quic_receive_budget: u64,
 
     /// UDP payload to begin with; at least 1200
