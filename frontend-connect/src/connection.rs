@@ -188,7 +188,7 @@ async fn open(request: Request, caller: &mut Caller, shared: &Shared) -> Result<
         };
         shared.opener.open(request).await.map_err(RefusalResponse::from)
     };
-    timeout(limit + GRACE, opening).await.unwrap_or_else(|_| {
+    timeout(limit.saturating_add(GRACE), opening).await.unwrap_or_else(|_| {
         let text = format!("no answer within {limit:?}");
         Err(RefusalResponse::of_kind(RefusalKind::ConnectionTimeout, text))
     })

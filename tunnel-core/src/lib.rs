@@ -20,6 +20,7 @@ pub mod relay;
 pub mod route;
 pub mod server;
 pub mod stream;
+mod time;
 
 pub use tunnel_proto as proto;
 pub use tunnel_proto::{

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     carrier::{Carrier, Connection},
     error::{ConnectionError, DialError},
+    time::after,
 };
 
 /// Keeps one server connected until the agent drains or ends.
@@ -71,7 +72,7 @@ async fn keep(agent: &Arc<Inner>, entry: &Arc<Entry>) {
                 wait
             }
         };
-        let until = Instant::now() + wait;
+        let until = after(Instant::now(), wait);
         agent.set_phase(entry, Phase::Waiting { until });
         tokio::select! {
             () = sleep_until(until) => {}
@@ -150,7 +151,7 @@ async fn dial(
         .connect_attempts
         .get_or_create(&CarrierLabels { carrier: name })
         .inc();
-    let deadline = Instant::now() + limit;
+    let deadline = after(Instant::now(), limit);
     // The carrier knows best why it takes so long, but is not relied upon to keep the deadline.
     let dialled = match timeout_at(deadline, carrier.dial(claim, deadline)).await {
         Ok(dialled) => dialled,

@@ -29,6 +29,7 @@ pub use self::{
     resolve::{Resolve, SystemResolver},
     socket::TargetSocket,
 };
+use crate::time::after;
 
 /// The most addresses of one name that are tried; a name with more is a mistake or an attack.
 const MAX_ADDRESSES: usize = 16;
@@ -255,9 +256,9 @@ async fn dial_unix(target: &Target, path: &UnixPath, limit: Duration) -> Result<
     }
 }
 
-/// When a limit that begins now is over, at most a day from now: a later point in time may not exist.
+/// When a limit that begins now is over.
 fn deadline(limit: Duration) -> Instant {
-    Instant::now() + limit.min(Duration::from_secs(24 * 3600))
+    after(Instant::now(), limit)
 }
 
 fn refuse(target: &Target, kind: RefusalKind, what: &str) -> Refusal {

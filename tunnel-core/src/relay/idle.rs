@@ -9,9 +9,7 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::End;
-
-/// Longer limits are no limits; the sum of a longer one and a point in time may not exist.
-const MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+use crate::time::LONGEST;
 
 /// The time limits of a relay.
 ///
@@ -32,8 +30,8 @@ impl Limits {
     pub(super) fn new(idle: Option<Duration>, half_close: Option<Duration>) -> Self {
         let last = Instant::now();
         Self {
-            idle: idle.map(|limit| limit.min(MAX)),
-            half_close: half_close.map(|limit| limit.min(MAX)),
+            idle: idle.map(|limit| limit.min(LONGEST)),
+            half_close: half_close.map(|limit| limit.min(LONGEST)),
             last,
             armed: None,
             sleep: Box::pin(sleep_until(last)),

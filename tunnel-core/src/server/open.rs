@@ -18,6 +18,7 @@ use crate::{
     registry::{InFlight, LiveConnection, Session, View},
     route::{self, NoRoute, RouteRequest},
     stream::Duplex,
+    time::after,
 };
 
 /// A client that gives up earlier than this says nothing about the agent.
@@ -74,7 +75,10 @@ impl Inner {
         // Shutdown waits for this, so it comes before the question whether there is one.
         let _running = self.running.token();
         let timeout = self.config.dial_timeout;
-        let deadline = started + request.head.deadline.map_or(timeout, |asked| asked.min(timeout));
+        let deadline = after(
+            started,
+            request.head.deadline.map_or(timeout, |asked| asked.min(timeout)),
+        );
         let policy = self.policy.load_full();
         let access = Access {
             client: &request.client.identity,

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 use tunnel_core::{
-    Agent, AgentBuilder, AgentOpenError, Carrier, CloseCode, CredentialSource, Generation, OpenError, RunningAgent,
-    Secret, StreamHead, agent::ServerState,
+    Agent, AgentBuilder, AgentConfig, AgentOpenError, Carrier, CloseCode, CredentialSource, Generation, OpenError,
+    RunningAgent, Secret, StreamHead, agent::ServerState,
 };
 
 use crate::{
@@ -120,6 +120,15 @@ async fn what_changes_during_an_attempt_spares_the_wait_after_it() {
     // The limit of the attempt, and no wait.
     let gap = dialled[5] - dialled[4];
     assert!((10 * SECOND..10 * SECOND + SECOND / 100).contains(&gap), "{dialled:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_may_take_all_the_time_there_is() {
+    let mut config = AgentConfig::default();
+    (config.connect_timeout, config.fallback_after) = (Duration::MAX, Duration::MAX);
+    let carrier = Scripted::new("quic", []);
+    let agent = agent(&[&[&carrier]], |builder| builder.config(config));
+    soon(agent.connected()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -169,6 +169,15 @@ async fn a_pending_dial_fails_at_once_when_the_agent_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dial_may_have_all_the_time_there_is() {
+    let mut config = ServerConfig::default();
+    config.dial_timeout = Duration::MAX;
+    let world = World::with(|builder| builder.policy(Arc::new(Policy::allow_all())).config(config));
+    let _agent = world.agent("node-7", Behaviour::Echo).await;
+    round_trip(world.open().await.unwrap().stream.into_io(), b"hello").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dial_has_a_deadline_and_the_agent_hears_of_it() {
     let world = World::new();
     let agent = world.agent("node-7", Behaviour::Ignore).await;
