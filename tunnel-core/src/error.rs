@@ -101,6 +101,16 @@ impl ConnectionError {
         }
     }
 
+    /// A short name for metrics: `silent`, `transport`, or the code with which it was closed.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Closed { code, .. } => code.label(),
+            Self::TimedOut { .. } => "silent",
+            Self::Transport(_) => "transport",
+        }
+    }
+
     /// Whether a new connection can succeed without somebody changing a configuration first.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -113,10 +113,9 @@ fn end_labels(carrier: &'static str, cause: &ConnectionError) -> EndLabels {
         Initiator::Remote => "server",
         Initiator::Network => "network",
     };
-    let reason = match cause {
-        ConnectionError::Closed { code, .. } => code.label(),
-        ConnectionError::TimedOut { .. } => "silent",
-        ConnectionError::Transport(_) => "transport",
-    };
-    EndLabels { carrier, by, reason }
+    EndLabels {
+        carrier,
+        by,
+        reason: cause.label(),
+    }
 }
