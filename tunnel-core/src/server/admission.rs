@@ -12,8 +12,9 @@ use crate::{
     carrier::{Admission, Admitted, Arrival},
 };
 
-/// How long an agent stays away from a server that is about to go.
-const AFTER_DRAIN: Duration = Duration::from_secs(30);
+/// How long an agent stays away from a server that is about to go: its address may soon be that of a successor, which
+/// the agent should not miss for long.
+const AFTER_DRAIN: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl Admission for Inner {
