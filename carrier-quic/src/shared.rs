@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     /// To finish small writes of calls that may not wait.
     pub(crate) runtime: Handle,
     draining: watch::Sender<Draining>,
+    /// Streams of which quinn keeps something until the connection ends.
+    remains: AtomicU64,
     /// Notified when no stream is open any more.
     idle: Notify,
     local_close: OnceLock<(CloseCode, Text)>,
@@ -75,6 +77,7 @@ impl Shared {
             turn: Mutex::new(()),
             runtime: Handle::current(),
             draining: watch::Sender::new(Draining::default()),
+            remains: AtomicU64::new(0),
             idle: Notify::new(),
             local_close: OnceLock::new(),
         })
@@ -110,6 +113,16 @@ impl Shared {
 
     pub(crate) fn drain(&self, change: impl FnOnce(&mut Draining)) {
         self.draining.send_modify(change);
+    }
+
+    /// Counts a stream that was reset while somebody waited for its stop. quinn 0.11 keeps about 90 bytes of each
+    /// until the connection ends, so a connection that has left many behind makes way for a new one.
+    pub(crate) fn leave_remains(&self) {
+        let resets = self.config.renew_after;
+        if self.remains.fetch_add(1, Ordering::Relaxed) + 1 == resets {
+            tracing::debug!(remote = %self.quic.remote_address(), resets, "draining the connection after many resets");
+            self.drain(|draining| draining.local = true);
+        }
     }
 
     pub(crate) fn draining(&self) -> Draining {

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use carrier_quic::QuicConfig;
 use common::{STRANGER, World, fill, head, net::Link, raw::RawAgent, read_all, stream};
-use tunnel_core::{CloseCode, Connection, Initiator, OpenError, RefusalKind};
+use tunnel_core::{CloseCode, Connection, Initiator, OpenError, RefusalKind, StreamCode};
 
 fn world() -> World {
     World::new(QuicConfig::default(), Link::default())
@@ -157,4 +157,25 @@ async fn a_peer_that_drains_and_never_closes_is_closed() {
         (error.initiator(), error.code()),
         (Initiator::Local, Some(CloseCode::DRAINED))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_makes_way_after_many_resets() {
+    let config = QuicConfig::builder().renew_after(100).build().unwrap();
+    let (agent, server) = World::new(config, Link::default()).connect().await;
+    for reset in 0..100 {
+        assert!(!is_draining(&server).await, "after {reset} resets");
+        let (mut here, _there) = stream(&server, &agent).await;
+        let nothing = tokio::time::timeout(Duration::from_millis(10), here.tx.stopped()).await;
+        assert!(nothing.is_err());
+        here.tx.reset(StreamCode::CANCELLED);
+    }
+    within_a_second(agent.draining()).await;
+    assert_eq!(within_a_second(server.closed()).await.code(), Some(CloseCode::DRAINED));
+}
+
+async fn is_draining(connection: &Arc<dyn Connection>) -> bool {
+    tokio::time::timeout(Duration::ZERO, connection.draining())
+        .await
+        .is_ok()
 }

@@ -260,7 +260,9 @@ impl SendStream for SendHalf {
         if matches!(self.state, State::Open | State::Finished) {
             // It fails only for streams that are over.
             let _ = self.quic.reset(quic_stream_code(code));
-            self.stopped = None;
+            if self.stopped.take().is_some() {
+                self.shared.leave_remains();
+            }
             self.end(State::Reset(code));
         }
     }
