@@ -118,7 +118,7 @@ pub trait Admission: fmt::Debug + Send + Sync {
 
 /// One authenticated association of an agent and a server on one carrier.
 ///
-/// Dropping the last handle closes it with [`CloseCode::DONE`].
+/// Dropping the last handle closes it with [`CloseCode::DONE`]; streams do not keep it alive.
 #[async_trait]
 pub trait Connection: fmt::Debug + Send + Sync {
     /// Opens a stream; resolves after the peer's answer. Waits while the peer's stream limit is reached, in order of

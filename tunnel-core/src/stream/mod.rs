@@ -58,7 +58,8 @@ pub trait SendStream: fmt::Debug + Send {
 /// Dropping it before the clean end or an error stops the stream with [`StreamCode::CANCELLED`].
 pub trait RecvStream: fmt::Debug + Send {
     /// Gives the next bytes, at least one and at most `max` (which must not be zero), or `None` at the peer's clean
-    /// end and for nothing else. Taking bytes is what returns credit to the peer.
+    /// end and for nothing else. Taking bytes is what returns credit to the peer. When the connection has ended, what
+    /// had arrived before comes first, and then the error.
     ///
     /// # Cancel safety
     ///
