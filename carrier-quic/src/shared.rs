@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Notify, OwnedSemaphorePermit, watch},
+    time::sleep,
 };
 use tunnel_core::{CloseCode, ConnectionError, OpenError, Text};
 
@@ -20,6 +21,11 @@ use crate::{
     gate::Gate,
     pressure::Readers,
 };
+
+/// How often, and how many times at most, is looked whether a close has been sent. It is sent within microseconds,
+/// unless the machine is busy or the socket's buffer is full.
+const TOLD_INTERVAL: Duration = Duration::from_millis(1);
+const TOLD_CHECKS: u32 = 50;
 
 /// What the parts of one connection share.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub(crate) struct Shared {
     /// Notified when no stream is open any more.
     idle: Notify,
     local_close: OnceLock<(CloseCode, Text)>,
+    /// How many datagrams had been sent when this side closed the connection.
+    sent_at_close: OnceLock<u64>,
 }
 
 /// Who has begun to drain the connection.
@@ -80,6 +88,7 @@ impl Shared {
             remains: AtomicU64::new(0),
             idle: Notify::new(),
             local_close: OnceLock::new(),
+            sent_at_close: OnceLock::new(),
         })
     }
 
@@ -99,7 +108,24 @@ impl Shared {
     }
 
     pub(crate) async fn closed(&self) -> ConnectionError {
-        self.error(self.quic.closed().await)
+        let error = self.quic.closed().await;
+        if self.local_close.get().is_some() {
+            self.told().await;
+        }
+        self.error(error)
+    }
+
+    /// Waits until the peer has been told that this side has closed the connection: a process that ended before would
+    /// leave it to the peer's keepalive to find out. quinn has no event for that, but after a close it sends nothing
+    /// else, so that one datagram more is it.
+    async fn told(&self) {
+        for _ in 0..TOLD_CHECKS {
+            let sent = self.quic.stats().udp_tx.datagrams;
+            if self.sent_at_close.get().is_some_and(|&before| sent > before) {
+                return;
+            }
+            sleep(TOLD_INTERVAL).await;
+        }
     }
 
     /// Closes the connection unless it is over. quinn would let the last call win.
@@ -108,6 +134,7 @@ impl Shared {
         if self.quic.close_reason().is_none() && self.local_close.set((code, reason.clone())).is_ok() {
             tracing::debug!(remote = %self.quic.remote_address(), %code, %reason, "closing the connection");
             self.quic.close(quic_close_code(code), reason.as_str().as_bytes());
+            let _ = self.sent_at_close.set(self.quic.stats().udp_tx.datagrams);
         }
     }
 
