@@ -24,14 +24,17 @@ use crate::{
     tls,
 };
 
-/// Checks everything that can be checked without connecting.
-pub fn check(args: &AgentArgs) -> anyhow::Result<()> {
-    plan(args).map(drop)
+/// What the flags mean, with every file read and understood.
+#[derive(Debug)]
+pub struct Plan {
+    args: AgentArgs,
+    agent: Agent,
+    tls: ClientTls,
 }
 
 /// Runs until it is told to stop.
-pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
-    let (agent, tls) = plan(&args)?;
+pub async fn run(plan: Plan) -> anyhow::Result<()> {
+    let Plan { args, agent, tls } = plan;
     let mut signals = Signals::new()?;
     let admin = match args.admin.0 {
         Some(addr) => Some(Admin::bind(addr).await?),
@@ -70,15 +73,16 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
 }
 
 /// Starts the agent that the flags describe, without signals and administration.
-pub fn start(args: &AgentArgs) -> anyhow::Result<RunningAgent> {
-    Ok(plan(args)?.0.start())
+pub fn start(args: AgentArgs) -> anyhow::Result<RunningAgent> {
+    Ok(plan(args)?.agent.start())
 }
 
-fn plan(args: &AgentArgs) -> anyhow::Result<(Agent, ClientTls)> {
+/// Understands the flags and reads every file; nothing is dialled yet.
+pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
     if args.server.is_empty() {
         bail!("there is no server to connect to: give --server, for example --server quic://gw.example:8091");
     }
-    let tls = tls::for_servers(args)?;
+    let tls = tls::for_servers(&args)?;
     let settings = Settings {
         keepalive: args.keepalive.clone(),
         max_streams: args.streams.max_streams,
@@ -92,7 +96,7 @@ fn plan(args: &AgentArgs) -> anyhow::Result<(Agent, ClientTls)> {
     dialing.timeout = args.target_timeout;
     let mut agent = Agent::builder(host::id::<AgentId>(args.id.as_deref())?)
         .labels(labels(&args.label)?)
-        .policy(Arc::new(read_policy(args)?))
+        .policy(Arc::new(read_policy(&args)?))
         .dialer(TargetDialer::new(dialing))
         .config(config);
     for server in &args.server {
@@ -105,7 +109,8 @@ fn plan(args: &AgentArgs) -> anyhow::Result<(Agent, ClientTls)> {
         token(&path)?;
         agent = agent.credential(CredentialSource::new(move || token(&path).map_err(io::Error::other)));
     }
-    Ok((agent.build()?, tls))
+    let agent = agent.build()?;
+    Ok(Plan { args, agent, tls })
 }
 
 fn token(path: &PathBuf) -> anyhow::Result<Secret> {

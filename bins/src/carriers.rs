@@ -71,6 +71,13 @@ impl ListenSpec {
         })
     }
 
+    /// Checks the settings, as far as this carrier has any; nothing is bound yet.
+    pub fn check(&self, settings: &Settings) -> anyhow::Result<()> {
+        match self.scheme {
+            Scheme::Quic => quic::check(settings),
+        }
+    }
+
     /// Binds it.
     pub fn listen(&self, tls: &ServerTls, settings: &Settings) -> anyhow::Result<Box<dyn Listener>> {
         match self.scheme {
@@ -118,6 +125,10 @@ mod quic {
         Ok(Arc::new(QuicCarrier::new(remote.clone(), tls, config(settings)?)?))
     }
 
+    pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
+        config(settings).map(drop)
+    }
+
     fn config(settings: &Settings) -> anyhow::Result<QuicConfig> {
         let quic = &settings.quic;
         let config = QuicConfig::builder()
@@ -149,6 +160,10 @@ mod quic {
     use tunnel_tls::{ClientTls, ServerTls};
 
     use super::Settings;
+
+    pub(super) fn check(_: &Settings) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     pub(super) fn listen(addr: SocketAddr, _: &ServerTls, _: &Settings) -> anyhow::Result<Box<dyn Listener>> {
         bail!("cannot listen on quic://{addr}: the carrier is not compiled in")

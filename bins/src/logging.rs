@@ -7,11 +7,6 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::cli::{LogArgs, LogFormat};
 
-/// Checks the filter without installing anything.
-pub fn check(args: &LogArgs) -> anyhow::Result<()> {
-    filter(args).map(drop)
-}
-
 /// Installs the process's logger.
 pub fn init(args: &LogArgs) -> anyhow::Result<()> {
     let registry = tracing_subscriber::registry().with(filter(args)?);

@@ -19,10 +19,11 @@ pub trait Program: CommandFactory + FromArgMatches {
     fn only_check(&self) -> bool;
 }
 
-/// Parses, logs, checks or runs; 0 for success, 1 for a failure, 2 for a wrong command line or configuration.
-pub fn main<P: Program, R: Future<Output = anyhow::Result<()>>>(
-    check: impl FnOnce(&P) -> anyhow::Result<()>,
-    run: impl FnOnce(P) -> R,
+/// Parses, logs, plans what the flags mean, and runs that; 0 for success, 1 for a failure, 2 for a wrong command line or
+/// configuration.
+pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
+    plan: impl FnOnce(P) -> anyhow::Result<T>,
+    run: impl FnOnce(T) -> R,
 ) -> ExitCode {
     let args: P = match cli::parse(env::args_os()) {
         Ok(args) => args,
@@ -32,19 +33,19 @@ pub fn main<P: Program, R: Future<Output = anyhow::Result<()>>>(
         return wrong_configuration(&error);
     }
     tunnel_tls::install_provider();
-    if args.only_check() {
-        return match check(&args) {
-            Ok(()) => {
-                print("the configuration is fine");
-                ExitCode::SUCCESS
-            }
-            Err(error) => wrong_configuration(&error),
-        };
+    let only_check = args.only_check();
+    let plan = match plan(args) {
+        Ok(plan) => plan,
+        Err(error) => return wrong_configuration(&error),
+    };
+    if only_check {
+        print("the configuration is fine");
+        return ExitCode::SUCCESS;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(run(args)));
+        .and_then(|runtime| runtime.block_on(run(plan)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

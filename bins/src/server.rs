@@ -32,16 +32,15 @@ use crate::{
     tls,
 };
 
-/// Checks everything that can be checked without listening.
-pub fn check(args: &ServerArgs) -> anyhow::Result<()> {
-    crate::logging::check(&args.log)?;
-    Plan::new(args).map(drop)
+/// Understands the flags and reads every file; nothing listens yet. For `--dev` it makes the files that are missing.
+pub fn plan(mut args: ServerArgs) -> anyhow::Result<Plan> {
+    let dev = args.dev.then(|| develop(&mut args)).transpose()?;
+    Plan::new(args, dev)
 }
 
 /// Runs until it is told to stop.
-pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
-    let dev = args.dev.then(|| develop(&mut args)).transpose()?;
-    let plan = Plan::new(&args)?;
+pub async fn run(plan: Plan) -> anyhow::Result<()> {
+    let (args, dev) = (plan.args, plan.dev);
     let mut signals = Signals::new()?;
     let mut registry = Registry::default();
 
@@ -84,7 +83,7 @@ pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
         let status = ServerStatus(server.clone());
         tokio::spawn(admin.serve(status, registry, admin_stop.clone()))
     });
-    let inside = inside.as_ref().map(agent::start).transpose()?;
+    let inside = inside.map(agent::start).transpose()?;
     if let (Some(inside), Some(text)) = (inside.clone(), ready) {
         tokio::spawn(async move {
             inside.connected().await;
@@ -133,7 +132,10 @@ pub async fn run(mut args: ServerArgs) -> anyhow::Result<()> {
 }
 
 /// What the flags mean, with every file read and understood.
-struct Plan {
+#[derive(Debug)]
+pub struct Plan {
+    args: ServerArgs,
+    dev: Option<Dev>,
     id: ServerId,
     config: ServerConfig,
     settings: Settings,
@@ -145,7 +147,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(args: &ServerArgs) -> anyhow::Result<Self> {
+    fn new(args: ServerArgs, dev: Option<Dev>) -> anyhow::Result<Self> {
         if args.carrier.is_empty() {
             bail!("no agent could connect: give --carrier, for example --carrier quic (or try --dev)");
         }
@@ -157,27 +159,32 @@ impl Plan {
         } else {
             Ipv4Addr::UNSPECIFIED
         };
-        let listen = args
-            .carrier
-            .iter()
-            .map(|carrier| ListenSpec::parse(carrier, unspecified.into()));
+        let settings = Settings {
+            keepalive: args.keepalive.clone(),
+            max_streams: args.streams.max_streams,
+            quic: args.quic.clone(),
+        };
+        let mut listen = Vec::with_capacity(args.carrier.len());
+        for carrier in &args.carrier {
+            let spec = ListenSpec::parse(carrier, unspecified.into())?;
+            spec.check(&settings)?;
+            listen.push(spec);
+        }
         let tokens = match &args.agent_tokens {
             Some(path) => Some(Arc::new(TokenAuthenticator::from_file(path)?)),
             None => None,
         };
         Ok(Self {
             id: host::id(args.id.as_deref())?,
-            config: config(args)?,
-            settings: Settings {
-                keepalive: args.keepalive.clone(),
-                max_streams: args.streams.max_streams,
-                quic: args.quic.clone(),
-            },
-            listen: listen.collect::<Result<_, _>>()?,
-            agent_tls: tls::for_agents(args)?,
+            config: config(&args)?,
+            settings,
+            listen,
+            agent_tls: tls::for_agents(&args)?,
             tokens,
-            frontends: Frontends::parse(args)?,
-            policy: read_policy(args)?,
+            frontends: Frontends::parse(&args)?,
+            policy: read_policy(&args)?,
+            dev,
+            args,
         })
     }
 }

@@ -38,6 +38,15 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "so many bytes do not exist".to_owned())
 }
 
+/// What is wrong with a TOML text, and where, in one line.
+pub(crate) fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', ", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +58,14 @@ mod tests {
         for wrong in ["", "MiB", "2MB", "-1", "1.5GiB", "99999999999GiB"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_mistake_in_toml_is_one_line_with_its_place() {
+        let text = "[a]\nb = \n";
+        let error = text.parse::<toml::Table>().unwrap_err();
+        let said = toml_error(text, &error);
+        assert!(said.starts_with("line 2: ") && !said.contains('\n'), "{said}");
     }
 
     #[test]

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::main(bins::agent::check, bins::agent::run)
+    bins::main(bins::agent::plan, bins::agent::run)
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::main(bins::server::check, bins::server::run)
+    bins::main(bins::server::plan, bins::server::run)
 }

@@ -9,6 +9,8 @@ use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
 
+use crate::values;
+
 /// Flags that make no sense in the file.
 const NOT_IN_FILE: [&str; 4] = ["config", "check-config", "help", "version"];
 
@@ -33,8 +35,10 @@ pub fn parse<T: CommandFactory + FromArgMatches>(args: impl IntoIterator<Item = 
 fn read(path: &Path) -> anyhow::Result<Table> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-    text.parse::<Table>()
-        .map_err(|error| anyhow::anyhow!("the configuration file {} is not TOML: {error}", path.display()))
+    text.parse::<Table>().map_err(|error| {
+        let problem = values::toml_error(&text, &error);
+        anyhow::anyhow!("the configuration file {} is not TOML: {problem}", path.display())
+    })
 }
 
 fn with_defaults(mut command: Command, table: &Table) -> anyhow::Result<Command> {
@@ -45,15 +49,15 @@ fn with_defaults(mut command: Command, table: &Table) -> anyhow::Result<Command>
         let Some(arg) = arg else {
             bail!("has an unknown key `{key}`; the keys are the long flags of --help without their dashes");
         };
-        let values = values(arg, value).with_context(|| format!("the key `{key}`"))?;
+        let words = words(arg, value).with_context(|| format!("the key `{key}`"))?;
         let id = arg.get_id().clone();
-        command = command.mut_arg(id, |arg| arg.default_values(values));
+        command = command.mut_arg(id, |arg| arg.default_values(words));
     }
     Ok(command)
 }
 
 /// A value of the file as the words that would stand on the command line.
-fn values(arg: &Arg, value: &Value) -> anyhow::Result<Vec<String>> {
+fn words(arg: &Arg, value: &Value) -> anyhow::Result<Vec<String>> {
     let many = matches!(arg.get_action(), ArgAction::Append);
     match value {
         Value::Array(items) if many => items.iter().map(word).collect(),
