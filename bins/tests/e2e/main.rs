@@ -1,0 +1,23 @@
+//! The two programs as an operator meets them: real processes, sockets, signals and files, on loopback alone.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::print_stderr,
+    reason = "a test that cannot run says so, one that fails shows the logs"
+)]
+
+mod clients;
+mod configuration;
+mod dev;
+mod garbage;
+mod identity;
+mod loss;
+mod reload;
+mod shutdown;
+mod streams;
+mod support;

@@ -1,0 +1,169 @@
+//! A server and an agent that know each other by certificates.
+
+use std::{ffi::OsString, net::SocketAddr, ops::Deref, path::Path};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{AGENT, Answer, Pair, Pki, Process, ask, fetch, get};
+
+/// A server, and where it listens.
+pub(crate) struct Server {
+    process: Process,
+    /// For agents.
+    pub(crate) carrier: SocketAddr,
+    /// For clients.
+    pub(crate) proxy: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Server {
+    /// Starts on ports that are free. The arguments say which agents are let in.
+    pub(crate) async fn start(args: Vec<OsString>) -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap(), args).await
+    }
+
+    /// Starts with the address for agents given.
+    pub(crate) async fn start_on(carrier: SocketAddr, args: Vec<OsString>) -> Self {
+        let own = [
+            format!("--carrier=quic://{carrier}"),
+            "--frontend=connect://127.0.0.1:0".into(),
+            "--admin=127.0.0.1:0".into(),
+            "--id=gw-1".into(),
+        ];
+        let process = Process::server(own.map(OsString::from).into_iter().chain(args));
+        let addr = |line: String, before: &str| {
+            let (_, rest) = line.split_once(before).unwrap();
+            let addr = rest.split([' ', ':', '/']).take(2).collect::<Vec<_>>().join(":");
+            addr.parse().unwrap()
+        };
+        Self {
+            carrier: addr(process.log.line("listening for agents").await, "addr="),
+            proxy: addr(process.log.line("endpoint=connect://").await, "connect://"),
+            admin: addr(process.log.line("admin on http://").await, "http://"),
+            process,
+        }
+    }
+
+    /// The arguments of a server that lets agents in by the CA's certificates.
+    pub(crate) fn args(pki: &Pki) -> Vec<OsString> {
+        Self::args_with(pki, pki.server())
+    }
+
+    /// The same, with a certificate of one's own choice.
+    pub(crate) fn args_with(pki: &Pki, Pair { cert, key }: Pair) -> Vec<OsString> {
+        let words = [
+            "--tls-cert".into(),
+            cert.into(),
+            "--tls-key".into(),
+            key.into(),
+            "--agent-ca".into(),
+        ];
+        words.into_iter().chain([pki.trust.clone().into()]).collect()
+    }
+
+    /// The arguments of a server that lets agents in by tokens.
+    pub(crate) fn token_args(pki: &Pki, tokens: &Path) -> Vec<OsString> {
+        let Pair { cert, key } = pki.server();
+        let words = [
+            "--tls-cert".into(),
+            cert.into(),
+            "--tls-key".into(),
+            key.into(),
+            "--agent-tokens".into(),
+        ];
+        words.into_iter().chain([tokens.into()]).collect()
+    }
+
+    /// Asks it for a target, over TCP in clear text.
+    pub(crate) async fn connect(&self, target: SocketAddr) -> Answer<TcpStream> {
+        ask(TcpStream::connect(self.proxy).await.unwrap(), target).await
+    }
+
+    /// Fetches a page through it.
+    pub(crate) async fn fetch(&self, target: SocketAddr) -> String {
+        fetch(self.proxy, target).await
+    }
+
+    /// Its readiness: status and text.
+    pub(crate) async fn readiness(&self) -> (u16, String) {
+        get(self.admin, "/readyz").await
+    }
+
+    /// Its process, without the addresses.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+impl Deref for Server {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+/// The arguments of an agent with a certificate of the CA.
+pub(crate) fn agent_args(pki: &Pki, server: SocketAddr) -> Vec<OsString> {
+    let pair = pki.agent();
+    vec![
+        format!("--server=quic://{server}").into(),
+        format!("--id={AGENT}").into(),
+        "--admin=off".into(),
+        "--ca".into(),
+        pki.trust.clone().into(),
+        "--cert".into(),
+        pair.cert.into(),
+        "--key".into(),
+        pair.key.into(),
+    ]
+}
+
+/// Both, connected.
+pub(crate) struct Tunnel {
+    pub(crate) pki: Pki,
+    pub(crate) server: Server,
+    pub(crate) agent: Process,
+}
+
+impl Tunnel {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[], &[]).await
+    }
+
+    /// Starts both with more arguments.
+    pub(crate) async fn with(server: &[&str], agent: &[&str]) -> Self {
+        Self::of(Pki::new(), server, agent).await
+    }
+
+    /// Starts both with more arguments, which may name files of the directory.
+    pub(crate) async fn of(pki: Pki, server: &[&str], agent: &[&str]) -> Self {
+        let mut args = Server::args(&pki);
+        args.extend(server.iter().map(OsString::from));
+        let server = Server::start(args).await;
+        let agent = connected_agent(&pki, &server, agent).await;
+        Self { pki, server, agent }
+    }
+
+    /// A stream with both its ends in the test's hands: the client's and the target's.
+    pub(crate) async fn held(&self) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = self.server.connect(listener.local_addr().unwrap()).await.tunnel();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    /// Starts the agent once more.
+    pub(crate) async fn restart_agent(&mut self, args: &[&str]) {
+        self.agent = connected_agent(&self.pki, &self.server, args).await;
+    }
+}
+
+async fn connected_agent(pki: &Pki, server: &Server, more: &[&str]) -> Process {
+    let from = server.log.here();
+    let mut args = agent_args(pki, server.carrier);
+    args.extend(more.iter().map(OsString::from));
+    let agent = Process::agent(args);
+    agent.log.line("connected with server").await;
+    server.log.line_after(from, "agent connected").await;
+    agent
+}
