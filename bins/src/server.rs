@@ -84,9 +84,10 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         tokio::spawn(admin.serve(status, registry, admin_stop.clone()))
     });
     let inside = inside.map(agent::start).transpose()?;
-    if let (Some(inside), Some(text)) = (inside.clone(), ready) {
+    if let (Some(inside), Some(text)) = (&inside, ready) {
+        let (server, agent) = (server.clone(), inside.id().clone());
         tokio::spawn(async move {
-            inside.connected().await;
+            server.wait_for(&agent).await;
             print(&text);
         });
     }
