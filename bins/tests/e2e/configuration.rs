@@ -310,7 +310,10 @@ async fn the_environment_alone_is_enough() {
     let files = Files::new();
     let variables: Vec<(&str, String)> = [
         ("TUNNEL_CARRIER", "quic://127.0.0.1:0"),
-        ("TUNNEL_FRONTEND", "connect://127.0.0.1:0,connect://127.0.0.1:0"),
+        (
+            "TUNNEL_FRONTEND",
+            "connect://127.0.0.1:0,connect+unix://DIR/connect.sock",
+        ),
         ("TUNNEL_ADMIN", "off"),
         ("TUNNEL_TLS_CERT", "CERT"),
         ("TUNNEL_TLS_KEY", "KEY"),
@@ -321,9 +324,13 @@ async fn the_environment_alone_is_enough() {
     let mut command = Command::new(SERVER);
     command.envs(variables);
     let server = Process::start("tunnel-server", command);
-    server.log.line("listening for agents").await;
-    let first = server.log.here();
-    server.log.line_after(first, "listening for clients").await;
+    for part in [
+        "listening for agents",
+        "endpoint=connect://",
+        "endpoint=connect+unix://",
+    ] {
+        server.log.line(part).await;
+    }
 }
 
 #[tokio::test]

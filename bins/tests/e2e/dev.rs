@@ -81,8 +81,9 @@ async fn its_configuration_can_be_checked() {
     check.out.line("the configuration is fine").await;
 }
 
-/// Fetches a page through the agent with this name.
+/// Fetches a page through the agent with this name, when it is connected.
 async fn through(server: &Process, agent: &str, site: SocketAddr) {
+    server.log.line(&format!("agent={agent} ")).await;
     let socket = TcpStream::connect(proxy(server).await).await.unwrap();
     let answer = ask_with(socket, site, &format!("Tunnel-Agent: {agent}\r\n")).await;
     let mut tunnel = answer.tunnel();

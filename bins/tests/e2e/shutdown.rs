@@ -14,6 +14,7 @@ async fn the_server_drains_and_ends_when_the_last_stream_does() {
     tunnel.server.log.line("draining agents=1").await;
     assert_eq!(tunnel.server.readiness().await, (503, "draining\n".to_owned()));
     tunnel.agent.log.line("is draining").await;
+    tunnel.server.log.line("no longer listening for clients").await;
     assert!(
         tokio::net::TcpStream::connect(tunnel.server.proxy).await.is_err(),
         "clients go elsewhere"
