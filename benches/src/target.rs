@@ -117,9 +117,13 @@ pub async fn spawn() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            // A client that goes away in the middle is part of some measurements.
-            tokio::spawn(async move { serve(socket).await.ok() });
+        loop {
+            match listener.accept().await {
+                // A client that goes away in the middle is part of some measurements.
+                Ok((socket, _)) => drop(tokio::spawn(async move { serve(socket).await.ok() })),
+                // Descriptors have run out; some will be free again.
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
         }
     });
     Ok(addr)

@@ -42,6 +42,9 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
         print("the configuration is fine");
         return ExitCode::SUCCESS;
     }
+    // Every client and target takes a descriptor, and the soft limit is 1,024 on many systems. What the system does not
+    // grant is a limit like any other.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime
         .context("cannot start the runtime")

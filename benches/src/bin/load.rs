@@ -26,13 +26,17 @@ use tokio::{
 
 /// Puts load on a running tunnel and on the direct path, side by side
 ///
-/// The target runs inside this program; the tunnel's agent must be able to reach loopback.
+/// The target runs inside this program unless there is a --target; the tunnel's agent must be able to reach it.
 #[derive(Debug, Parser)]
 #[command(name = "load")]
 struct Args {
     /// The tunnel's CONNECT proxy
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090", global = true)]
     proxy: SocketAddr,
+
+    /// A target in another process, which `load target` is: two processes may have more sockets open than one
+    #[arg(long, value_name = "ADDR", global = true)]
+    target: Option<SocketAddr>,
 
     /// Processes whose CPU time, memory and descriptors are to be shown; repeatable
     #[arg(long, value_name = "PID", global = true)]
@@ -44,6 +48,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Run {
+    /// Is the target of another run, and prints its address
+    Target,
     /// Throughput, connection rate and latency of both paths, interleaved
     Compare {
         /// How long each measurement takes, in seconds
@@ -94,10 +100,17 @@ enum Run {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let target = target::spawn().await.context("the target cannot listen on loopback")?;
+    let target = match args.target {
+        Some(target) => target,
+        None => target::spawn().await.context("the target cannot listen on loopback")?,
+    };
     let tunnel = Path::Proxy(args.proxy);
     let before = usages(&args.pid);
     match args.run {
+        Run::Target => {
+            print_line(&target.to_string());
+            std::future::pending::<()>().await;
+        }
         Run::Compare {
             seconds,
             repetitions,
