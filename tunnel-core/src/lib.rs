@@ -13,6 +13,7 @@ pub mod carrier;
 pub mod dial;
 pub mod error;
 pub mod inbound;
+pub mod mux;
 pub mod opener;
 pub mod policy;
 pub mod registry;

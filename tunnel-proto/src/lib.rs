@@ -22,6 +22,7 @@ mod head;
 mod id;
 mod identity;
 mod message;
+pub mod mux;
 mod rejection;
 mod secret;
 mod target;
