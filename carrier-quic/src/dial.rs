@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -12,7 +11,10 @@ use tokio::{
     net::lookup_host,
     time::{Instant, timeout_at},
 };
-use tunnel_core::{Carrier, Claim, CloseCode, Connection, DialError, Host, HostPort, Peer, PeerRole};
+use tunnel_core::{
+    Carrier, Claim, CloseCode, Connection, DialError, Host, HostPort, Peer, PeerRole,
+    dial::{ATTEMPT_DELAY, race},
+};
 use tunnel_tls::ClientTls;
 
 use crate::{
@@ -21,12 +23,8 @@ use crate::{
     connection::QuicConnection,
     error::connection_error,
     handshake::{self, Disagreement},
-    race::race,
     tls_alert::explain,
 };
-
-/// How long an address is waited for before the next one is tried beside it (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Dials one server over QUIC.
 #[derive(Debug)]

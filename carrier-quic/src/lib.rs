@@ -25,7 +25,6 @@ mod listener;
 mod opening;
 mod preamble;
 mod pressure;
-mod race;
 mod shared;
 mod socket;
 mod stream;

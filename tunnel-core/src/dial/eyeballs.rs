@@ -1,19 +1,22 @@
-//! Happy eyeballs (RFC 8305): several addresses of one target, tried in a staggered race.
+//! Happy eyeballs (RFC 8305): several addresses of one host, tried in a staggered race.
 
 use std::{
     future::poll_fn,
-    io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::sleep;
+
+/// How long an attempt may take before the next is started beside it: what RFC 8305 §5 recommends.
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Orders addresses so that the families take turns, beginning with the family of the first and keeping the order
 /// within each (RFC 8305 §4).
-pub(super) fn interleave(ips: Vec<IpAddr>) -> Vec<IpAddr> {
+#[must_use]
+pub fn interleave(ips: Vec<IpAddr>) -> Vec<IpAddr> {
     let Some(first) = ips.first().map(IpAddr::is_ipv4) else {
         return ips;
     };
@@ -28,49 +31,44 @@ pub(super) fn interleave(ips: Vec<IpAddr>) -> Vec<IpAddr> {
     ordered
 }
 
-/// Connects to the first address that answers, or to none. The next attempt starts when the one before has failed, or
-/// after `delay` beside it (§5); the first success drops the others. Failures are noted as they happen, in order.
-pub(super) async fn race<T, F: Future<Output = io::Result<T>>>(
-    addrs: &[SocketAddr],
+/// Starts the attempts one after another, the next when one has failed or after `delay` beside it (RFC 8305 §5), and
+/// gives what the first successful one yields. Tells `failed` about those that fail, as they do; `None` if all do.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the attempts, as the first success drops the others.
+pub async fn race<F, T, E>(
+    attempts: impl IntoIterator<Item = F>,
     delay: Duration,
-    failures: &mut Vec<(SocketAddr, io::Error)>,
-    connect: impl Fn(SocketAddr) -> F,
-) -> Option<T> {
-    let mut waiting = addrs.iter();
+    mut failed: impl FnMut(E),
+) -> Option<T>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut waiting = attempts.into_iter().peekable();
     let mut running = Vec::new();
     loop {
-        if let Some(&addr) = waiting.next() {
-            running.push((addr, Box::pin(connect(addr))));
-        }
+        running.extend(waiting.next().map(Box::pin));
         if running.is_empty() {
             return None;
         }
-        let next = poll_fn(|cx| poll_any(&mut running, cx));
-        let next = if waiting.as_slice().is_empty() {
-            next.await
-        } else if let Ok(next) = timeout(delay, next).await {
-            next
-        } else {
-            continue;
-        };
-        match next {
-            (_, Ok(connected)) => return Some(connected),
-            (addr, Err(error)) => failures.push((addr, error)),
+        tokio::select! {
+            biased;
+            ended = poll_fn(|cx| poll_any(&mut running, cx)) => match ended {
+                Ok(winner) => return Some(winner),
+                Err(error) => failed(error),
+            },
+            () = sleep(delay), if waiting.peek().is_some() => {}
         }
     }
 }
 
-/// Ready with an attempt that has ended, which is then no longer among those running.
-fn poll_any<T, F: Future<Output = io::Result<T>>>(
-    running: &mut Vec<(SocketAddr, Pin<Box<F>>)>,
-    cx: &mut Context<'_>,
-) -> Poll<(SocketAddr, io::Result<T>)> {
+/// Ready with the outcome of an attempt that has ended, which is then no longer among those running.
+fn poll_any<F: Future>(running: &mut Vec<Pin<Box<F>>>, cx: &mut Context<'_>) -> Poll<F::Output> {
     for at in 0..running.len() {
-        let (addr, attempt) = &mut running[at];
-        if let Poll::Ready(result) = attempt.as_mut().poll(cx) {
-            let addr = *addr;
+        if let Poll::Ready(outcome) = running[at].as_mut().poll(cx) {
             drop(running.remove(at));
-            return Poll::Ready((addr, result));
+            return Poll::Ready(outcome);
         }
     }
     Poll::Pending
@@ -85,17 +83,11 @@ mod tests {
 
     use super::*;
 
-    const DELAY: Duration = Duration::from_millis(250);
-
     fn ips(text: &[&str]) -> Vec<IpAddr> {
         text.iter().map(|ip| ip.parse().unwrap()).collect()
     }
 
-    fn addrs(count: u8) -> Vec<SocketAddr> {
-        (0..count).map(|n| SocketAddr::from(([10, 0, 0, n], 80))).collect()
-    }
-
-    /// What an attempt does, by the last number of its address.
+    /// What an attempt does.
     #[derive(Clone, Copy)]
     enum Fate {
         Hangs,
@@ -104,35 +96,28 @@ mod tests {
     }
 
     /// The winner, the failures and when each attempt started, in milliseconds.
-    async fn run(fates: &[Fate]) -> (Option<u8>, Vec<u8>, Vec<u128>, Instant) {
+    async fn run(fates: &[Fate]) -> (Option<usize>, Vec<usize>, Vec<u128>, Instant) {
         let start = Instant::now();
         let started = RefCell::new(Vec::new());
-        let mut failures = Vec::new();
-        let last = |addr: SocketAddr| match addr.ip() {
-            IpAddr::V4(ip) => ip.octets()[3],
-            IpAddr::V6(_) => unreachable!(),
-        };
-        let addrs = addrs(u8::try_from(fates.len()).unwrap());
-        let winner = race(&addrs, DELAY, &mut failures, |addr| {
-            started.borrow_mut().push(start.elapsed().as_millis());
-            let n = last(addr);
-            let fate = fates[usize::from(n)];
+        let attempts = fates.iter().enumerate().map(|(n, fate)| {
+            let started = &started;
             async move {
+                started.borrow_mut().push(start.elapsed().as_millis());
                 match fate {
                     Fate::Hangs => pending().await,
                     Fate::Fails(after) => {
-                        sleep(Duration::from_millis(after)).await;
-                        Err(io::ErrorKind::ConnectionRefused.into())
+                        sleep(Duration::from_millis(*after)).await;
+                        Err(n)
                     }
                     Fate::Connects(after) => {
-                        sleep(Duration::from_millis(after)).await;
+                        sleep(Duration::from_millis(*after)).await;
                         Ok(n)
                     }
                 }
             }
-        })
-        .await;
-        let failures = failures.into_iter().map(|(addr, _)| last(addr)).collect();
+        });
+        let mut failures = Vec::new();
+        let winner = race(attempts, ATTEMPT_DELAY, |n| failures.push(n)).await;
         (winner, failures, started.into_inner(), start)
     }
 
@@ -191,6 +176,11 @@ mod tests {
         let fates = [Fate::Fails(5), Fate::Fails(0), Fate::Hangs, Fate::Connects(1)];
         let (winner, failures, started, _) = run(&fates).await;
         assert_eq!((winner, failures, started), (Some(3), vec![0, 1], vec![0, 5, 5, 255]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_attempts_there_is_no_winner() {
+        assert_eq!(run(&[]).await.0, None);
     }
 
     #[tokio::test(start_paused = true)]

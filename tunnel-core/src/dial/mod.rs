@@ -26,6 +26,7 @@ use tokio::{
 use tunnel_proto::{DnsName, Host, HostPort, Refusal, RefusalKind, Target, UnixPath};
 
 pub use self::{
+    eyeballs::{ATTEMPT_DELAY, interleave, race},
     resolve::{Resolve, SystemResolver},
     socket::TargetSocket,
 };
@@ -44,8 +45,8 @@ pub struct TargetDialOptions {
     /// How long resolving and connecting may take together; a stream's own deadline can only shorten it. 5 seconds by
     /// default: time for two lost SYNs to be sent again, and less than the patience of most clients.
     pub timeout: Duration,
-    /// How long a connection attempt may take before one to the next address is started beside it. 250 ms by default,
-    /// as RFC 8305 §5 recommends.
+    /// How long a connection attempt may take before one to the next address is started beside it.
+    /// [`ATTEMPT_DELAY`] by default.
     pub attempt_delay: Duration,
     /// Whether to switch Nagle's algorithm off. On by default: the relay coalesces already.
     pub nodelay: bool,
@@ -59,7 +60,7 @@ impl Default for TargetDialOptions {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(5),
-            attempt_delay: Duration::from_millis(250),
+            attempt_delay: ATTEMPT_DELAY,
             nodelay: true,
             keepalive: Some(Duration::from_secs(30)),
         }
@@ -167,7 +168,7 @@ impl TcpDial<'_> {
             _ => return Err(self.refuse(RefusalKind::HttpRequestError, "its host is of an unknown kind")),
         };
         let permitted = self.permitted(ips, permit)?;
-        let addrs = eyeballs::interleave(permitted)
+        let addrs = interleave(permitted)
             .into_iter()
             .map(|ip| SocketAddr::new(ip, host_port.port()));
         self.race(addrs.take(MAX_ADDRESSES).collect()).await
@@ -216,8 +217,13 @@ impl TcpDial<'_> {
 
     async fn race(&self, addrs: Vec<SocketAddr>) -> Result<TcpStream, Refusal> {
         let mut failures = Vec::new();
-        let delay = self.dialer.options.attempt_delay;
-        let race = eyeballs::race(&addrs, delay, &mut failures, |addr| self.dialer.connect(addr));
+        let attempts = addrs.clone().into_iter().map(|addr| async move {
+            let connected = self.dialer.connect(addr).await;
+            connected.map_err(|error| (addr, error))
+        });
+        let race = race(attempts, self.dialer.options.attempt_delay, |failure| {
+            failures.push(failure);
+        });
         match timeout_at(self.deadline, race).await {
             Ok(Some(stream)) => Ok(stream),
             Ok(None) => {
