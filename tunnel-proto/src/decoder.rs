@@ -51,11 +51,11 @@ impl FrameDecoder {
     /// A decoder that takes messages of every kind.
     #[must_use]
     pub fn new() -> Self {
-        Self::expecting(FrameKind::KNOWN)
+        Self::expecting(Message::KINDS)
     }
 
-    /// A decoder that takes messages of these kinds; another one that is known is
-    /// [`FrameError::Unexpected`].
+    /// A decoder that takes messages of these kinds, which are among [`Message::KINDS`]; another kind that is known
+    /// is [`FrameError::Unexpected`], which those of a link always are.
     #[must_use]
     pub fn expecting(kinds: &'static [FrameKind]) -> Self {
         Self {

@@ -31,6 +31,9 @@ pub enum Problem {
     /// The value should be one variable-length integer and nothing else.
     #[error("is not one variable-length integer")]
     NotAnInteger,
+    /// Something follows the last part of a body that has no fields.
+    #[error("is followed by more bytes")]
+    Trailing,
     /// The integer has a meaning only within a smaller range.
     #[error("has the value {0}, which is out of range")]
     OutOfRange(u64),
@@ -213,6 +216,11 @@ impl FieldWriter {
         let mut out = BytesMut::with_capacity(Self::HEADER + 112);
         out.put_bytes(0, Self::HEADER);
         Self { out, last: 0 }
+    }
+
+    /// Appends an integer that stands before the fields.
+    pub(crate) fn prefix(&mut self, value: VarInt) {
+        value.encode(&mut self.out);
     }
 
     /// Appends fields that are encoded already.

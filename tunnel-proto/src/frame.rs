@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     CloseCode, Message, VarInt,
     field::{FieldError, FieldWriter, Problem},
-    message,
+    message, mux,
 };
 
 /// One frame, its body not yet interpreted.
@@ -28,7 +28,8 @@ impl Frame {
         out.finish(self.kind.value())
     }
 
-    /// The message that the body holds, or `None` if the kind is not known and the frame is to be skipped.
+    /// The message that the body holds, or `None` if the kind is not known and the frame is to be skipped. A frame
+    /// that is not in [`Message::KINDS`] because it belongs to a link is [`FrameError::Unexpected`].
     pub fn message(&self) -> Result<Option<Message>, FrameError> {
         self.kind
             .check_len(VarInt::saturating_from_u64(self.body.len() as u64))?;
@@ -106,6 +107,19 @@ frame_kinds! {
     0x04 Head "HEAD" 16 * 1024, "A [`StreamHead`](crate::StreamHead).";
     0x05 Answer "ANSWER" 4 * 1024, "An [`Answer`](crate::Answer).";
     0x06 Drain "DRAIN" 4 * 1024, "A [`Drain`](crate::Drain).";
+    0x10 Hello "HELLO" 4 * 1024, "A [`Hello`](crate::mux::Hello), first on a link.";
+    0x11 Open "OPEN" VarInt::MAX_LEN + Self::Head.max_body(), "Opens a stream of a link.";
+    0x12 OpenAnswer "OPEN_ANSWER" VarInt::MAX_LEN + Self::Answer.max_body(), "Confirms or refuses a stream of a link.";
+    0x13 Data "DATA" VarInt::MAX_LEN + mux::MAX_PAYLOAD, "Payload of a stream of a link.";
+    0x14 DataFin "DATA_FIN" VarInt::MAX_LEN + mux::MAX_PAYLOAD, "The last payload of a half of a stream.";
+    0x15 Reset "RESET" 2 * VarInt::MAX_LEN, "The sender gives up its half of a stream.";
+    0x16 Stop "STOP" 2 * VarInt::MAX_LEN, "The receiver wants no more of a stream.";
+    0x17 MaxStreamData "MAX_STREAM_DATA" 2 * VarInt::MAX_LEN, "Credit for a half of a stream.";
+    0x18 MaxData "MAX_DATA" VarInt::MAX_LEN, "Credit for a direction of a link.";
+    0x19 MaxStreams "MAX_STREAMS" VarInt::MAX_LEN, "How many streams may be opened.";
+    0x1a Ping "PING" 8, "Asks for a PONG.";
+    0x1b Pong "PONG" 8, "Answers a PING.";
+    0x1c Close "CLOSE" 4 * 1024, "Ends a link.";
 }
 
 impl FrameKind {
@@ -144,6 +158,12 @@ pub enum FrameError {
         kind: FrameKind,
         /// The kinds that may come here.
         expected: &'static [FrameKind],
+    },
+    /// A message of a link is longer than [`mux::MAX_MESSAGE`].
+    #[error("a message of {len} bytes; at most {} are allowed", mux::MAX_MESSAGE)]
+    MessageTooLong {
+        /// How long it is, in bytes.
+        len: usize,
     },
     /// The bytes ended inside a frame.
     #[error("the bytes ended inside {}", incomplete(*.kind))]

@@ -61,6 +61,9 @@ macro_rules! messages {
         }
 
         impl Message {
+            /// The kinds of the frames that hold a message; the others belong to a link (`docs/wire.md` §9.4).
+            pub const KINDS: &'static [FrameKind] = &[$(FrameKind::$kind),*];
+
             /// The kind of the frame that the message travels in.
             #[must_use]
             pub const fn kind(&self) -> FrameKind {
@@ -94,8 +97,9 @@ macro_rules! messages {
 
         pub(crate) fn decode(kind: FrameKind, body: &[u8]) -> Result<Option<Message>, FrameError> {
             match kind {
-                $( FrameKind::$kind => read::<$type>(body).map(|message| Some(message.into())), )*
+                $( FrameKind::$kind => read::<$type>(kind, body).map(|message| Some(message.into())), )*
                 FrameKind::Unknown(_) => Ok(None),
+                _ => Err(FrameError::Unexpected { kind, expected: Message::KINDS }),
             }
         }
     };
@@ -110,9 +114,10 @@ messages! {
     Drain Drain;
 }
 
-fn read<T: Body>(body: &[u8]) -> Result<T, FrameError> {
-    T::read(Fields::new(body)).map_err(|error| match error {
-        BodyError::Field(error) => MalformedFrame::new(T::KIND, error, T::FIELDS).into(),
+/// Reads the fields of a `T` out of a frame of this kind.
+pub(crate) fn read<T: Body>(kind: FrameKind, fields: &[u8]) -> Result<T, FrameError> {
+    T::read(Fields::new(fields)).map_err(|error| match error {
+        BodyError::Field(error) => MalformedFrame::new(kind, error, T::FIELDS).into(),
         BodyError::Version(offered) => FrameError::Version { offered },
     })
 }

@@ -110,7 +110,7 @@ fn the_examples_of_the_document_are_the_golden_files() {
         assert_eq!(parse_hex(hex), files[name], "{name}");
         kinds.push(files[name][0]);
     }
-    for kind in FrameKind::KNOWN {
+    for kind in Message::KINDS {
         assert!(
             kinds.contains(&u8::try_from(kind.value().into_inner()).unwrap()),
             "no example of {kind}"
