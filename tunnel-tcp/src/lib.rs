@@ -1,11 +1,23 @@
 //! What the carriers over TCP share: dialling, directly or through a proxy, listening, and TLS on top.
 //!
-//! A carrier works over any [`Io`], so that its laws run over a simulated network in virtual time.
+//! A carrier works over any [`Io`], so that its laws run over a simulated network in virtual time: it takes a [`Dial`]
+//! or an [`Accept`], of which [`TcpDialer`] and [`TcpAcceptor`] are the real ones, and puts [`ClientSecurity`] or
+//! [`ServerSecurity`] on top.
 
+mod acceptor;
+mod dialer;
 mod io;
+mod proxy;
+mod security;
+mod socket;
 mod transport;
 
 pub use self::{
+    acceptor::TcpAcceptor,
+    dialer::TcpDialer,
     io::{BoxIo, Io},
+    proxy::Proxies,
+    security::{ClientSecurity, ClientSide, ServerSecurity, ServerSide, explain_tls},
+    socket::SocketOptions,
     transport::{Accept, Accepted, Dial, Dialled},
 };

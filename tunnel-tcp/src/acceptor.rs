@@ -1,0 +1,109 @@
+//! Listening on TCP.
+
+use std::{io, net::SocketAddr};
+
+use async_trait::async_trait;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tunnel_core::AcceptError;
+
+use crate::{Accept, Accepted, SocketOptions};
+
+/// The most connections that wait to be accepted; the kernel's `net.core.somaxconn` caps it. Thousands of agents may
+/// come back in the same moment after a restart.
+const BACKLOG: u32 = 4096;
+
+/// Accepts TCP connections. Dropping it closes the socket; those that wait to be accepted are reset.
+#[derive(Debug)]
+pub struct TcpAcceptor {
+    listener: TcpListener,
+    options: SocketOptions,
+}
+
+impl TcpAcceptor {
+    /// Listens on an address; port 0 lets the system choose. A port that was in use a moment ago can be used again at
+    /// once (`SO_REUSEADDR`), which does not mean that two may listen.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O.
+    pub fn bind(addr: SocketAddr, options: SocketOptions) -> io::Result<Self> {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        // Accepted sockets inherit what is set before `listen` only on some systems, so each gets its own.
+        socket.bind(addr)?;
+        let listener = socket.listen(BACKLOG)?;
+        Ok(Self { listener, options })
+    }
+
+    async fn take(&mut self) -> Result<(TcpStream, SocketAddr), AcceptError> {
+        // No error of accept(2) is the end of a listener: a connection is over already, or something is short.
+        let (socket, remote_addr) = self.listener.accept().await.map_err(AcceptError::Transient)?;
+        self.options.apply(SockRef::from(&socket));
+        Ok((socket, remote_addr))
+    }
+}
+
+#[async_trait]
+impl Accept for TcpAcceptor {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    async fn accept(&mut self) -> Result<Accepted, AcceptError> {
+        let (socket, remote_addr) = self.take().await?;
+        Ok(Accepted {
+            io: Box::new(socket),
+            remote_addr,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(port: u16) -> io::Result<TcpAcceptor> {
+        TcpAcceptor::bind(([127, 0, 0, 1], port).into(), SocketOptions::default())
+    }
+
+    #[tokio::test]
+    async fn accepted_sockets_are_set_up() {
+        let mut acceptor = bind(0).unwrap();
+        let near = TcpStream::connect(acceptor.local_addr().unwrap()).await.unwrap();
+        let (far, remote) = acceptor.take().await.unwrap();
+        assert_eq!(remote, near.local_addr().unwrap());
+        assert!(far.nodelay().unwrap());
+        assert!(SockRef::from(&far).keepalive().unwrap());
+        assert_eq!(SockRef::from(&far).tcp_notsent_lowat().unwrap(), 128 * 1024);
+    }
+
+    #[tokio::test]
+    async fn a_port_can_be_used_again_at_once_and_not_twice() {
+        let mut acceptor = bind(0).unwrap();
+        let addr = acceptor.local_addr().unwrap();
+        assert_eq!(bind(addr.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        // The end that closes first keeps the port for a while (TIME_WAIT).
+        let near = TcpStream::connect(addr).await.unwrap();
+        drop(acceptor.take().await.unwrap());
+        drop((acceptor, near));
+        bind(addr.port()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn none_is_lost_when_the_future_is_dropped() {
+        let mut acceptor = bind(0).unwrap();
+        let addr = acceptor.local_addr().unwrap();
+        tokio::select! {
+            biased;
+            accepted = acceptor.accept() => panic!("{accepted:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        let near = TcpStream::connect(addr).await.unwrap();
+        let accepted = acceptor.accept().await.unwrap();
+        assert_eq!(accepted.remote_addr, near.local_addr().unwrap());
+    }
+}

@@ -1,0 +1,58 @@
+//! TLS on top of a byte pipe, or none.
+
+mod client;
+mod refuse;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error as StdError, io};
+
+use tunnel_core::error::SharedError;
+use tunnel_tls::IdentityError;
+
+pub use self::{
+    client::{ClientSecurity, ClientSide},
+    server::{ServerSecurity, ServerSide},
+};
+
+/// How much is read at a time from the pipe below TLS: two records of the largest size (RFC 8446 §5.2), where the TLS
+/// library alone would read 4 KiB. This is memory that every connection holds.
+const READ_AHEAD: usize = 32 * 1024;
+
+/// The protocol that is spoken where none was negotiated.
+const WITHOUT_ALPN: &[u8] = b"http/1.1";
+
+/// Says in one clause what went wrong with TLS, if that is what an error is about, wherever it is in the chain of
+/// causes.
+///
+/// With TLS 1.3 a server looks at the client's certificate when the client's handshake is done already, so its
+/// refusal is an error of a later read or write. Ask this function about those that come before the first byte of the
+/// server.
+#[must_use]
+pub fn explain_tls(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<rustls::Error>() || error.is::<IdentityError>() {
+            return Some(tunnel_tls::explain(error));
+        }
+        // `source` of an I/O error, and of a shared one, skips the error that it holds.
+        next = if let Some(error) = error.downcast_ref::<io::Error>() {
+            error.get_ref().map(|held| held as &(dyn StdError + 'static))
+        } else if let Some(error) = error.downcast_ref::<SharedError>() {
+            Some(&**error)
+        } else {
+            error.source()
+        };
+    }
+    None
+}
+
+fn words(protocols: &[Vec<u8>]) -> String {
+    let words: Vec<_> = protocols
+        .iter()
+        .map(|protocol| String::from_utf8_lossy(protocol))
+        .collect();
+    words.join(" or ")
+}

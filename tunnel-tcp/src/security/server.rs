@@ -1,0 +1,145 @@
+//! The server's side.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tunnel_core::{ConnectionError, HandshakeError, Identity};
+use tunnel_tls::{ServerTls, peer_identity};
+
+use super::{
+    READ_AHEAD,
+    refuse::{self, Mistake},
+    words,
+};
+use crate::BoxIo;
+
+/// How long an agent that was refused may take to read why. A socket that is closed with bytes unread is reset, and a
+/// reset can overtake the alert.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// How much of what such an agent still sends is read.
+const LINGER_BYTES: u64 = 64 * 1024;
+
+/// Whether and how a server protects what it sends.
+#[derive(Clone, Debug)]
+pub enum ServerSecurity {
+    /// Not at all, or by something before the server, such as a load balancer that ends TLS.
+    Plain,
+    /// By TLS.
+    Tls(ServerSide),
+}
+
+/// A server's side of TLS; made by [`ServerSecurity::tls`].
+#[derive(Clone)]
+pub struct ServerSide {
+    acceptor: TlsAcceptor,
+}
+
+impl ServerSecurity {
+    /// TLS with the application protocols that are spoken here (RFC 7301), most wanted first; agents that offer none
+    /// are served as well. Reloads of `tls` are followed.
+    #[must_use]
+    pub fn tls(tls: &ServerTls, alpn: &[&[u8]]) -> Self {
+        Self::Tls(ServerSide {
+            acceptor: tls.tcp_config(alpn).into(),
+        })
+    }
+
+    /// Protects a pipe from an agent; gives what the agent's certificate proves, which is nothing without TLS or a
+    /// certificate. The caller bounds the time; an agent that is refused is given a second of it to read why.
+    ///
+    /// It waits for the agent's first byte in any case: an agent that speaks TLS where there is none, or HTTP in clear
+    /// text where there is TLS, is told so in a HTTP response.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the pipe.
+    pub async fn secure(&self, io: BoxIo) -> Result<(BoxIo, Identity), HandshakeError> {
+        let capacity = match self {
+            // Only the look at the first byte; what is read later goes past the buffer.
+            Self::Plain => 1,
+            Self::Tls(_) => READ_AHEAD,
+        };
+        let mut io = BufReader::with_capacity(capacity, io);
+        let first = match io.fill_buf().await {
+            Ok(bytes) => bytes.first().copied(),
+            Err(error) => return Err(lost(error)),
+        };
+        let Some(first) = first else {
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+        };
+        match self {
+            Self::Plain if refuse::is_tls(first) => Err(mistaken(io, Mistake::TlsOnPlain).await),
+            Self::Plain => Ok((Box::new(io), Identity::anonymous())),
+            Self::Tls(_) if refuse::is_http(first) => Err(mistaken(io, Mistake::PlainOnTls).await),
+            Self::Tls(side) => side.handshake(io).await,
+        }
+    }
+
+    /// Whether there is TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+impl ServerSide {
+    async fn handshake(&self, io: BufReader<BoxIo>) -> Result<(BoxIo, Identity), HandshakeError> {
+        let stream = match self.acceptor.accept(io).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, io)) => {
+                let explanation = tunnel_tls::explain(&error);
+                linger(io).await;
+                return Err(failed(explanation, error));
+            }
+        };
+        match peer_identity(stream.get_ref().1.peer_certificates().unwrap_or_default()) {
+            Ok(identity) => Ok((Box::new(stream), identity)),
+            Err(error) => Err(failed(error.to_string(), error)),
+        }
+    }
+}
+
+impl std::fmt::Debug for ServerSide {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerSide")
+            .field("alpn", &words(&self.acceptor.config().alpn_protocols))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells an agent that it speaks the wrong protocol.
+async fn mistaken(mut io: BufReader<BoxIo>, mistake: Mistake) -> HandshakeError {
+    // If it cannot be sent, the agent is gone.
+    if io.write_all(mistake.response().as_bytes()).await.is_ok() {
+        linger(io).await;
+    }
+    let explanation = mistake.to_string();
+    failed(explanation, io::Error::new(io::ErrorKind::InvalidData, mistake))
+}
+
+/// Closes a pipe such that the peer can read to its end.
+async fn linger(mut io: BufReader<BoxIo>) {
+    let discard = async {
+        io.flush().await?;
+        io.shutdown().await?;
+        tokio::io::copy(&mut io.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whatever ends it, the pipe is closed now.
+    let _ = timeout(LINGER, discard).await;
+}
+
+fn lost(error: io::Error) -> HandshakeError {
+    HandshakeError::Lost(ConnectionError::transport(error))
+}
+
+fn failed(explanation: String, source: impl std::error::Error + Send + Sync + 'static) -> HandshakeError {
+    HandshakeError::Tls {
+        explanation,
+        source: Arc::new(source),
+    }
+}
