@@ -1,0 +1,173 @@
+//! Whether the peer is alive, and how far away it is (`docs/wire.md` §9.7).
+
+use std::time::{Duration, Instant};
+
+use crate::Keepalive;
+
+/// How often the round trip is measured while bytes flow.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Watches the peer: everything that comes from it is a sign of life, and silence is probed.
+#[derive(Debug)]
+pub(super) struct Watch {
+    keepalive: Keepalive,
+    heard: Instant,
+    /// Whether the present silence has been probed.
+    probed: bool,
+    wanted: bool,
+    /// The token of the last PING, and when it was sent unless it was answered.
+    token: u64,
+    sent: Option<Instant>,
+    sampled: Option<Instant>,
+    round_trip: Option<Duration>,
+}
+
+/// What a moment brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing to worry about.
+    Alive,
+    /// The peer has been silent for too long.
+    Dead,
+}
+
+impl Watch {
+    pub(super) fn new(keepalive: Keepalive, now: Instant) -> Self {
+        Self {
+            keepalive,
+            heard: now,
+            probed: false,
+            wanted: false,
+            token: 0,
+            sent: None,
+            sampled: None,
+            round_trip: None,
+        }
+    }
+
+    /// How long the peer may be silent.
+    pub(super) fn bound(&self) -> Duration {
+        self.keepalive.bound()
+    }
+
+    /// The smoothed round-trip time.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// Something came.
+    pub(super) fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.probed = false;
+    }
+
+    /// Looks at the clock.
+    pub(super) fn look(&mut self, now: Instant) -> Verdict {
+        let silence = now.saturating_duration_since(self.heard);
+        if silence >= self.bound() {
+            return Verdict::Dead;
+        }
+        if silence >= self.keepalive.interval && !self.probed {
+            self.probed = true;
+            self.wanted = true;
+        }
+        Verdict::Alive
+    }
+
+    /// When to look again.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let wait = if self.probed {
+            self.bound()
+        } else {
+            self.keepalive.interval
+        };
+        self.heard.checked_add(wait)
+    }
+
+    /// Measures the round trip again, unless it was measured a moment ago.
+    pub(super) fn sample(&mut self, now: Instant) {
+        let old = self
+            .sampled
+            .is_none_or(|at| now.saturating_duration_since(at) >= SAMPLE_INTERVAL);
+        if old && self.sent.is_none() {
+            self.sampled = Some(now);
+            self.wanted = true;
+        }
+    }
+
+    pub(super) fn wants_ping(&self) -> bool {
+        self.wanted
+    }
+
+    /// The bytes of a PING that goes out now, if one is wanted.
+    pub(super) fn take_ping(&mut self, now: Instant) -> Option<[u8; 8]> {
+        if !std::mem::take(&mut self.wanted) {
+            return None;
+        }
+        self.token += 1;
+        self.sent = Some(now);
+        Some(self.token.to_be_bytes())
+    }
+
+    /// A PONG came. One that answers no PING says nothing.
+    pub(super) fn pong(&mut self, now: Instant, bytes: [u8; 8]) -> bool {
+        if u64::from_be_bytes(bytes) != self.token {
+            return false;
+        }
+        let Some(sent) = self.sent.take() else {
+            return false;
+        };
+        let sample = now.saturating_duration_since(sent);
+        // RFC 6298 §2.3
+        self.round_trip = Some(self.round_trip.map_or(sample, |smoothed| (7 * smoothed + sample) / 8));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEPALIVE: Keepalive = Keepalive {
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(5),
+    };
+
+    #[test]
+    fn silence_is_probed_once_and_then_fatal() {
+        let start = Instant::now();
+        let mut watch = Watch::new(KEEPALIVE, start);
+        let at = |secs| start + Duration::from_secs(secs);
+        assert_eq!(watch.next_look(), Some(at(10)));
+        assert_eq!((watch.look(at(9)), watch.wants_ping()), (Verdict::Alive, false));
+        assert_eq!((watch.look(at(10)), watch.wants_ping()), (Verdict::Alive, true));
+        assert!(watch.take_ping(at(10)).is_some());
+        assert_eq!(watch.next_look(), Some(at(15)));
+        assert_eq!((watch.look(at(14)), watch.wants_ping()), (Verdict::Alive, false));
+        assert_eq!(watch.look(at(15)), Verdict::Dead);
+        watch.hear(at(14));
+        assert_eq!((watch.look(at(15)), watch.next_look()), (Verdict::Alive, Some(at(24))));
+    }
+
+    #[test]
+    fn the_round_trip_is_smoothed_and_measured_now_and_then() {
+        let start = Instant::now();
+        let mut watch = Watch::new(KEEPALIVE, start);
+        watch.sample(start);
+        let ping = watch.take_ping(start).unwrap();
+        watch.sample(start);
+        assert!(!watch.wants_ping(), "one at a time");
+        let back = start + Duration::from_millis(80);
+        assert!(watch.pong(back, ping));
+        assert!(!watch.pong(back, ping), "once");
+        assert_eq!(watch.round_trip(), Some(Duration::from_millis(80)));
+        watch.sample(back);
+        assert!(!watch.wants_ping(), "not so soon");
+        let later = start + SAMPLE_INTERVAL;
+        watch.sample(later);
+        let ping = watch.take_ping(later).unwrap();
+        assert!(!watch.pong(later, [0xff; 8]), "no such PING");
+        assert!(watch.pong(later, ping));
+        assert_eq!(watch.round_trip(), Some(Duration::from_millis(70)));
+    }
+}

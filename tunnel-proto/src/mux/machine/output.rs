@@ -1,0 +1,219 @@
+//! What goes out.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::Mux;
+use crate::{
+    CloseCode, Drain, Text, VarInt,
+    mux::{
+        CloseReason, Event, Frame, Hello, Message, StreamId,
+        frame::{MAX_PAYLOAD, data_header},
+        half::{SendEvent, SendState},
+        schedule::Next,
+    },
+};
+
+/// How much payload goes into one message.
+const FULL: usize = MAX_PAYLOAD;
+/// How many bytes of other frames go into one message.
+const MAX_CONTROL: usize = 16 * 1024;
+/// A rest of the message smaller than this is left to the next one.
+const SCRAP: usize = 4 * 1024;
+
+impl Mux {
+    /// The next message for the link: what cannot wait first, then the bytes of the streams in turn. To be called only
+    /// when the link has room, because what it gives can no longer be overtaken.
+    pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
+        if self.closed.is_some() {
+            return self.farewell.take().map(Message::from);
+        }
+        let mut message = Message::default();
+        let mut out = std::mem::take(&mut self.scratch);
+        self.put_control(now, &mut out);
+        while out.len() < MAX_CONTROL
+            && let Some(id) = self.owing.pop_front()
+        {
+            self.put_owed(id, &mut out);
+        }
+        // Data must not overtake the frame that opens its stream.
+        if self.owing.is_empty() {
+            self.put_data(&mut message, &mut out);
+        }
+        message.push(out.split().freeze());
+        self.scratch = out;
+        if message.is_empty() && self.is_drained() {
+            self.end(CloseReason::Local {
+                code: CloseCode::DRAINED,
+                text: Text::default(),
+            });
+            return self.farewell.take().map(Message::from);
+        }
+        self.assert_invariants();
+        (!message.is_empty()).then_some(message)
+    }
+
+    /// Whether [`poll_message`](Self::poll_message) would give a message.
+    #[must_use]
+    pub fn wants_send(&self) -> bool {
+        if self.closed.is_some() {
+            return self.farewell.is_some();
+        }
+        self.hello_owed
+            || !self.owing.is_empty()
+            || !self.pings.is_empty()
+            || self.peer.is_some() && self.watch.wants_ping()
+            || self.drain.owed.is_some()
+            || self.max_data_due()
+            || self.max_streams_due()
+            || !self.schedule.is_empty() && self.send_credit.available() > 0
+            || self.is_drained()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.closed {
+            Some(_) => None,
+            None => self.watch.next_look(),
+        }
+    }
+
+    /// Whether nothing is left to be done after a drain.
+    fn is_drained(&self) -> bool {
+        self.drain.sent && self.drain.received && self.live == 0 && self.owing.is_empty()
+    }
+
+    fn max_data_due(&self) -> bool {
+        self.recv_credit.due(self.config.connection_window) >= (self.config.connection_window / 4).max(1)
+    }
+
+    /// Whether the peer should be told of places that have become free: when it has used half of those it knows of,
+    /// each; before that, a quarter of the whole.
+    fn max_streams_due(&self) -> bool {
+        let most = u64::from(self.config.max_streams);
+        let due = most + self.accepts.gone - self.accepts.granted;
+        let left = self.accepts.granted - self.accepts.count;
+        due > 0 && (left <= most / 2 || due >= most / 4)
+    }
+
+    /// Frames of the connection.
+    fn put_control(&mut self, now: Instant, out: &mut BytesMut) {
+        if std::mem::take(&mut self.hello_owed) {
+            let hello = Hello::new(
+                self.config.max_streams.into(),
+                self.config.windows.floor,
+                self.config.connection_window,
+            );
+            Frame::Hello(hello).encode(out);
+        }
+        for ping in self.pings.drain(..) {
+            Frame::Pong(ping).encode(out);
+        }
+        // Not before the peer's HELLO: until then it is not known to listen.
+        if self.peer.is_some()
+            && let Some(ping) = self.watch.take_ping(now)
+        {
+            Frame::Ping(ping).encode(out);
+        }
+        if self.max_data_due() {
+            let offset = self.recv_credit.announce(self.config.connection_window);
+            let offset = VarInt::saturating_from_u64(offset);
+            Frame::MaxData { offset }.encode(out);
+        }
+        if self.max_streams_due() {
+            self.accepts.granted = u64::from(self.config.max_streams) + self.accepts.gone;
+            let count = VarInt::saturating_from_u64(self.accepts.granted);
+            Frame::MaxStreams { count }.encode(out);
+        }
+        if let Some(text) = self.drain.owed.take() {
+            self.drain.sent = true;
+            Frame::Drain(Drain { text }).encode(out);
+        }
+    }
+
+    /// Frames about one stream.
+    fn put_owed(&mut self, id: StreamId, out: &mut BytesMut) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if let Some(preface) = stream.preface.take() {
+            out.extend_from_slice(&preface);
+        }
+        let owed = std::mem::take(&mut stream.owed);
+        if owed.max_data {
+            let offset = stream.recv.credit.announce(stream.recv.window.size());
+            let offset = VarInt::saturating_from_u64(offset);
+            Frame::MaxStreamData { id, offset }.encode(out);
+        }
+        if owed.stop
+            && let crate::mux::half::RecvState::Stopped(code) = stream.recv.state
+        {
+            Frame::Stop { id, code }.encode(out);
+        }
+        if owed.reset
+            && let SendState::Reset(code) = stream.send.state
+        {
+            Frame::Reset { id, code }.encode(out);
+        }
+        self.settle(id);
+    }
+
+    /// Bytes of the streams in turn, until the message is full.
+    fn put_data(&mut self, message: &mut Message, out: &mut BytesMut) {
+        let mut room = FULL;
+        while room > 0
+            && let Some(id) = self.schedule.head()
+        {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                self.schedule.drop_head();
+                continue;
+            };
+            let ready = stream.send.is_ready();
+            let most = match self.schedule.decide(id, &mut stream.turn, ready, FULL) {
+                Next::Send(most) => most,
+                Next::Later => continue,
+            };
+            let send = &mut stream.send;
+            let credit = send.credit.available().min(self.send_credit.available());
+            let credit = usize::try_from(credit).unwrap_or(usize::MAX);
+            let wanted = send.queue.len().min(most).min(credit);
+            if wanted > room && room < SCRAP {
+                return;
+            }
+            let len = wanted.min(room);
+            if len == 0 && !send.queue.is_empty() {
+                // The peer's window of the whole connection is used up.
+                return;
+            }
+            let fin = send.state == SendState::Finishing && len == send.queue.len();
+            data_header(id, len, fin, out);
+            message.push(out.split().freeze());
+            let mut left = len;
+            while left > 0
+                && let Some(chunk) = send.queue.pop(left)
+            {
+                left -= chunk.len();
+                message.push(chunk);
+            }
+            send.credit.consume(len as u64);
+            self.send_credit.consume(len as u64);
+            self.account.release(len as u64);
+            self.schedule.sent(&mut stream.turn, len);
+            room -= len;
+            if fin {
+                send.state = send.state.after(SendEvent::FinSent);
+            } else if send.blocked && send.room(self.config.send_queue) >= self.config.send_queue / 2 {
+                send.blocked = false;
+                self.events.push_back(Event::Writable { id });
+            }
+            self.settle(id);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The mux, two of them against each other in virtual time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod basics;
+mod pair;
