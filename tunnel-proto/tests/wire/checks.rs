@@ -1,7 +1,7 @@
 //! What must hold for arbitrary bytes. The package `fuzz` includes this file, so it uses the public interface alone.
 
-use bytes::Bytes;
-use tunnel_proto::{Frame, FrameDecoder, FrameError, FrameKind, Message, Target};
+use bytes::{Bytes, BytesMut};
+use tunnel_proto::{Frame, FrameDecoder, FrameError, FrameKind, Message, Target, mux};
 
 /// The names of the fuzz targets.
 pub(crate) const TARGETS: &[&str] = &[
@@ -13,6 +13,7 @@ pub(crate) const TARGETS: &[&str] = &[
     "answer",
     "drain",
     "frames",
+    "mux_frames",
 ];
 
 /// Runs what the fuzz target of this name runs.
@@ -26,6 +27,7 @@ pub(crate) fn run(target: &str, data: &[u8]) {
         "answer" => body(FrameKind::Answer, data),
         "drain" => body(FrameKind::Drain, data),
         "frames" => frames(data),
+        "mux_frames" => mux_frames(data),
         _ => panic!("{target} is not one of {TARGETS:?}"),
     }
 }
@@ -95,6 +97,24 @@ pub(crate) fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Mes
         assert!(decoder.held() <= FrameDecoder::MAX_HELD);
     }
     (messages, decoder.finish())
+}
+
+/// The frames in a message of a link, up to the first error, are written so that they read as the same frames.
+pub(crate) fn mux_frames(data: &[u8]) {
+    let message = Bytes::copy_from_slice(data);
+    let frames: Vec<_> = mux::Frames::new(message).map_while(Result::ok).collect();
+    if !frames.is_empty() {
+        let written = encode(&frames);
+        assert!(written.len() <= data.len(), "{frames:?}");
+        assert_eq!(mux::Frames::new(written).collect::<Result<Vec<_>, _>>(), Ok(frames));
+    }
+}
+
+/// A message of a link of these frames.
+pub(crate) fn encode(frames: &[mux::Frame]) -> Bytes {
+    let mut out = BytesMut::new();
+    frames.iter().for_each(|frame| frame.encode(&mut out));
+    out.freeze()
 }
 
 fn round_trip(message: &Message) {

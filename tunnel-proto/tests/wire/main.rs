@@ -11,6 +11,7 @@ mod corpora;
 mod decoder;
 mod document;
 mod golden;
+mod link;
 mod malformed;
 mod parts;
 mod round_trip;

@@ -10,7 +10,7 @@ use tunnel_proto::{
 use crate::{
     checks,
     document::{golden_files, table},
-    parts::{Field, put_together, take_apart},
+    parts::{Field, content, put_together, take_apart},
 };
 
 /// The golden message of a kind that has the most fields, and the heading of its table.
@@ -21,6 +21,8 @@ const FULL: &[(&str, &str)] = &[
     ("drain", "### 3.4 DRAIN"),
     ("head", "### 4.1 HEAD"),
     ("answer-refused", "### 4.2 ANSWER"),
+    ("link-hello", "#### HELLO"),
+    ("link-close", "#### CLOSE"),
 ];
 
 fn golden(name: &str) -> (FrameKind, Vec<Field>) {
@@ -29,7 +31,7 @@ fn golden(name: &str) -> (FrameKind, Vec<Field>) {
 
 /// What is wrong with this message, and in which field.
 fn problem(kind: FrameKind, fields: &[Field]) -> (Option<&'static str>, Problem) {
-    match put_together(kind, fields).message() {
+    match content(&put_together(kind, fields)) {
         Err(FrameError::Malformed(MalformedFrame {
             kind: named,
             field,
@@ -75,13 +77,13 @@ fn the_fields_are_those_of_the_document() {
                 let (missing, problem) = problem(kind, &without);
                 assert_eq!((missing, problem), (Some(&field[..]), Problem::Missing), "{name}");
             } else {
-                let message = put_together(kind, &without).message();
+                let message = content(&put_together(kind, &without));
                 assert!(matches!(message, Ok(Some(_))), "{name} without {field}: {message:?}");
             }
 
             let mut doubled = fields.clone();
             doubled.extend(fields.iter().find(|(known, _)| *known == id).cloned());
-            match (&occurrence[..], put_together(kind, &doubled).message()) {
+            match (&occurrence[..], content(&put_together(kind, &doubled))) {
                 ("1" | "?", Err(FrameError::Malformed(error))) => assert_eq!(error.problem, Problem::Twice),
                 ("\\*", Err(FrameError::Malformed(error))) if field != "metadata" => {
                     assert_eq!(error.problem, Problem::Twice);
@@ -93,9 +95,9 @@ fn the_fields_are_those_of_the_document() {
         for id in rows.len() as u64 + 1..70 {
             let mut more = fields.clone();
             more.push((id, vec![0xff]));
-            let expected = put_together(kind, &fields).message();
+            let expected = content(&put_together(kind, &fields));
             assert_eq!(
-                put_together(kind, &more).message(),
+                content(&put_together(kind, &more)),
                 expected,
                 "{name} with field {id:#x}"
             );
@@ -119,6 +121,11 @@ fn values_keep_to_their_limits() {
     assert_eq!(replaced("head", 4, &long(56)), too_long("traceparent", 56, 55));
     assert_eq!(replaced("head", 5, &long(513)), too_long("tracestate", 513, 512));
     assert_eq!(replaced("drain", 1, &long(1025)), too_long("text", 1025, 1024));
+    assert_eq!(replaced("link-close", 2, &long(1025)), too_long("text", 1025, 1024));
+    assert_eq!(
+        replaced("link-hello", 1, &[0xd0, 0, 0, 0, 0, 0, 0, 1]),
+        (Some("max_streams"), Problem::OutOfRange((1 << 60) + 1))
+    );
     assert_eq!(
         replaced("welcome", 3, &[0]),
         (Some("server_count"), Problem::OutOfRange(0))

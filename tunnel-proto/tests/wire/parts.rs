@@ -1,6 +1,6 @@
 //! Frames in pieces: a codec of the tests' own, as far as identifiers and lengths go.
 
-use tunnel_proto::{Frame, FrameKind, VarInt};
+use tunnel_proto::{Frame, FrameError, FrameKind, Message, VarInt, mux};
 
 /// The identifier and the value of a field.
 pub(crate) type Field = (u64, Vec<u8>);
@@ -31,5 +31,21 @@ pub(crate) fn put_together(kind: FrameKind, fields: &[Field]) -> Frame {
     Frame {
         kind,
         body: body.into(),
+    }
+}
+
+/// What a frame holds, wherever it has its place.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Message(Message),
+    Link(mux::Frame),
+}
+
+pub(crate) fn content(frame: &Frame) -> Result<Option<Content>, FrameError> {
+    if Message::KINDS.contains(&frame.kind) {
+        Ok(frame.message()?.map(Content::Message))
+    } else {
+        let next = mux::Frames::new(frame.encode()).next();
+        Ok(next.transpose()?.map(Content::Link))
     }
 }

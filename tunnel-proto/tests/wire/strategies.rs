@@ -8,7 +8,8 @@ use std::{
 use proptest::{collection::vec, option, prelude::*};
 use tunnel_proto::{
     Answer, CapabilityNames, Claim, CloseCode, Drain, Generation, HostPort, Keepalive, Labels, Message, Metadata,
-    Refusal, RefusalKind, Rejection, Secret, StreamHead, Target, Text, TraceContext, VarInt, Welcome,
+    Refusal, RefusalKind, Rejection, Secret, StreamCode, StreamHead, Target, Text, TraceContext, VarInt, Welcome,
+    mux::{Frame, Hello, Side, StreamId},
 };
 
 pub(crate) fn message() -> impl Strategy<Value = Message> {
@@ -171,13 +172,58 @@ fn welcome() -> impl Strategy<Value = Welcome> {
 }
 
 fn rejection() -> impl Strategy<Value = Rejection> {
-    let code = prop_oneof![
-        proptest::sample::select(CloseCode::NAMED),
-        (0..1u64 << 62).prop_map(|code| CloseCode::new(VarInt::try_from(code).unwrap())),
-    ];
-    (code, text(), option::of(millis())).prop_map(|(code, text, not_before)| {
+    (close_code(), text(), option::of(millis())).prop_map(|(code, text, not_before)| {
         let mut rejection = Rejection::new(code, text);
         rejection.not_before = not_before;
         rejection
     })
+}
+
+fn close_code() -> impl Strategy<Value = CloseCode> {
+    prop_oneof![
+        proptest::sample::select(CloseCode::NAMED),
+        integer().prop_map(CloseCode::new),
+    ]
+}
+
+/// Integers of every length.
+fn integer() -> impl Strategy<Value = VarInt> {
+    (0u32..=62, any::<u64>()).prop_map(|(bits, value)| VarInt::try_from(value & !(u64::MAX << bits)).unwrap())
+}
+
+fn stream_id() -> impl Strategy<Value = StreamId> {
+    let side = proptest::sample::select(&[Side::Agent, Side::Server]);
+    (side, integer()).prop_map(|(side, index)| StreamId::new(side, index.into_inner()))
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    let integer = || integer().prop_map(VarInt::into_inner);
+    (integer(), integer(), integer()).prop_map(|(streams, stream, all)| Hello::new(streams, stream, all))
+}
+
+/// Frames of a link.
+pub(crate) fn link_frame() -> impl Strategy<Value = Frame> {
+    let code = || integer().prop_map(StreamCode::new);
+    let payload = || vec(any::<u8>(), 0..100);
+    prop_oneof![
+        hello().prop_map(Frame::Hello),
+        (stream_id(), head()).prop_map(|(id, head)| Frame::Open { id, head }),
+        (stream_id(), answer()).prop_map(|(id, answer)| Frame::Answer { id, answer }),
+        (stream_id(), payload(), any::<bool>()).prop_map(|(id, payload, fin)| {
+            let payload = payload.into();
+            Frame::Data { id, payload, fin }
+        }),
+        (stream_id(), code()).prop_map(|(id, code)| Frame::Reset { id, code }),
+        (stream_id(), code()).prop_map(|(id, code)| Frame::Stop { id, code }),
+        (stream_id(), integer()).prop_map(|(id, offset)| Frame::MaxStreamData { id, offset }),
+        integer().prop_map(|offset| Frame::MaxData { offset }),
+        integer().prop_map(|count| {
+            let count = VarInt::saturating_from_u64(count.into_inner().min(StreamId::MAX_COUNT));
+            Frame::MaxStreams { count }
+        }),
+        any::<[u8; 8]>().prop_map(Frame::Ping),
+        any::<[u8; 8]>().prop_map(Frame::Pong),
+        text().prop_map(|text| Frame::Drain(Drain::new(text))),
+        (close_code(), text()).prop_map(|(code, text)| Frame::Close { code, text }),
+    ]
 }

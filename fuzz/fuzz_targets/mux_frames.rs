@@ -1,0 +1,7 @@
+//! A message of a link.
+#![no_main]
+
+#[path = "../../tunnel-proto/tests/wire/checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("mux_frames", data));
