@@ -6,5 +6,6 @@
 pub mod conformance;
 pub mod memory;
 mod side;
+pub mod sim;
 
 pub use side::Side;
