@@ -24,11 +24,13 @@
 //! ```
 
 mod line;
+mod link;
 mod net;
 mod pipe;
 mod profile;
 
 pub use self::{
+    link::PipeLink,
     net::{AGENT, Net, SERVER, SimAcceptor, SimConnection},
     pipe::SimIo,
     profile::Profile,

@@ -13,6 +13,7 @@ use tunnel_core::{AcceptError, DialError, HostPort};
 use tunnel_tcp::{Accept, Accepted, Dial, Dialled};
 
 use super::{
+    link::PipeLink,
     pipe::{Pipe, index},
     profile::Profile,
 };
@@ -86,6 +87,14 @@ impl Net {
             waiting,
             local_addr: SocketAddr::new(SERVER, port),
         }
+    }
+
+    /// The two ends of a new connection as links, the agent's first: what is left when dialling is of no interest.
+    #[must_use]
+    pub fn link_pair(&self) -> (PipeLink, PipeLink) {
+        let (pipe, _) = self.pipe();
+        let link = |side| PipeLink::new(Box::new(pipe.end(side)));
+        (link(Side::Agent), link(Side::Server))
     }
 
     /// Changes how the connections travel that are made from now on.

@@ -6,6 +6,7 @@
 )]
 
 mod endings;
+mod link;
 mod timing;
 mod transfer;
 

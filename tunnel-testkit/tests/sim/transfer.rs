@@ -88,7 +88,7 @@ async fn a_link_that_flushes_slowly_keeps_what_is_not_flushed() {
     assert_eq!(near.read(&mut five).await.unwrap(), 0);
 }
 
-fn profiles() -> impl Strategy<Value = Profile> {
+pub(super) fn profiles() -> impl Strategy<Value = Profile> {
     let small = prop::option::of(1_usize..2000);
     (
         0_u32..200,
