@@ -138,6 +138,16 @@ pub enum DialError {
         /// What the network said.
         source: SharedError,
     },
+    /// A proxy on the way did not make the connection.
+    #[error("the proxy {proxy} {explanation}")]
+    Proxy {
+        /// The proxy, without its credentials.
+        proxy: String,
+        /// What it did not do and why, for people.
+        explanation: String,
+        /// Whether it may do so later without somebody changing a configuration first.
+        is_retryable: bool,
+    },
     /// The TLS handshake failed; the text says which side did not accept what.
     #[error("the TLS handshake with {remote} failed: {explanation}")]
     Tls {
@@ -184,13 +194,14 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// A short name for metrics: `resolve`, `unreachable`, `tls`, `protocol`, `lost`, `timeout`, `unusable`, or the
-    /// code of a rejection.
+    /// A short name for metrics: `resolve`, `unreachable`, `proxy`, `tls`, `protocol`, `lost`, `timeout`,
+    /// `unusable`, or the code of a rejection.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "resolve",
             Self::Unreachable { .. } => "unreachable",
+            Self::Proxy { .. } => "proxy",
             Self::Tls { .. } => "tls",
             Self::Rejected { rejection, .. } => rejection.code.label(),
             Self::Protocol { .. } => "protocol",
@@ -215,6 +226,7 @@ impl DialError {
         match self {
             Self::Rejected { rejection, .. } => rejection.code.is_retryable(),
             Self::Lost { source, .. } => source.is_retryable(),
+            Self::Proxy { is_retryable, .. } => *is_retryable,
             Self::Unusable(_) => false,
             _ => true,
         }

@@ -1,6 +1,6 @@
 //! Dialling by TCP.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use socket2::SockRef;
@@ -10,7 +10,10 @@ use tunnel_core::{
     dial::{ATTEMPT_DELAY, interleave, race},
 };
 
-use crate::{Dial, Dialled, Proxies, SocketOptions};
+use crate::{
+    BoxIo, Dial, Dialled, Proxies, Proxy, SocketOptions,
+    proxy::{Destination, Refused, Scheme, connect, socks},
+};
 
 /// The most addresses of one name that are tried; a name with more is a mistake.
 const MAX_ADDRESSES: usize = 16;
@@ -19,6 +22,7 @@ const MAX_ADDRESSES: usize = 16;
 #[derive(Clone, Debug)]
 pub struct TcpDialer {
     options: SocketOptions,
+    proxies: Proxies,
     resolver: Arc<dyn Resolve>,
 }
 
@@ -31,42 +35,47 @@ impl TcpDialer {
 
     /// A dialer that resolves names by `resolver`.
     #[must_use]
-    pub fn with_resolver(options: SocketOptions, Proxies {}: Proxies, resolver: Arc<dyn Resolve>) -> Self {
-        Self { options, resolver }
+    pub fn with_resolver(options: SocketOptions, proxies: Proxies, resolver: Arc<dyn Resolve>) -> Self {
+        Self {
+            options,
+            proxies,
+            resolver,
+        }
     }
 
     /// The addresses of a host, in the order in which to try them.
-    async fn resolve(&self, to: &HostPort) -> Result<Vec<SocketAddr>, DialError> {
-        let ips = match to.host() {
+    async fn resolve(&self, to: Hop<'_>) -> Result<Vec<SocketAddr>, DialError> {
+        let host_port = to.host_port();
+        let ips = match host_port.host() {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => {
                 let failed = |source| DialError::Resolve {
-                    host: name.to_string(),
+                    host: to.name(),
                     source,
                 };
-                let mut ips: Vec<_> = self.resolver.resolve(name).await.map_err(failed)?;
+                let ips = self.resolver.resolve(name).await.map_err(failed)?;
                 if ips.is_empty() {
                     return Err(failed(io::Error::new(
                         io::ErrorKind::NotFound,
                         "the name has no address",
                     )));
                 }
-                let mut seen = Vec::new();
-                ips.retain(|ip| {
-                    let new = !seen.contains(ip);
-                    seen.push(*ip);
-                    new
-                });
-                interleave(ips)
+                let mut once = Vec::with_capacity(ips.len());
+                for ip in ips {
+                    if !once.contains(&ip) {
+                        once.push(ip);
+                    }
+                }
+                interleave(once)
             }
             host => return Err(DialError::Unusable(format!("{host} is a host of an unknown kind"))),
         };
-        let addrs = ips.into_iter().map(|ip| SocketAddr::new(ip, to.port()));
+        let addrs = ips.into_iter().map(|ip| SocketAddr::new(ip, host_port.port()));
         Ok(addrs.take(MAX_ADDRESSES).collect())
     }
 
     /// Connects to the first address that answers.
-    async fn connect(&self, to: &HostPort) -> Result<(TcpStream, SocketAddr), DialError> {
+    async fn connect(&self, to: Hop<'_>) -> Result<(TcpStream, SocketAddr), DialError> {
         let addrs = self.resolve(to).await?;
         let attempts = addrs.into_iter().map(|addr| async move {
             let connected = self.connect_to(addr).await;
@@ -81,11 +90,75 @@ impl TcpDialer {
         let connected = connected.await;
         connected.ok_or_else(|| match failure {
             Some((addr, error)) => DialError::Unreachable {
-                remote: describe(to, addr),
+                remote: to.describe(addr),
                 source: Arc::new(error),
             },
             None => DialError::TimedOut { remote: to.to_string() },
         })
+    }
+
+    async fn dial_through(&self, proxy: &Proxy, server: &HostPort) -> Result<Dialled, DialError> {
+        let (io, remote_addr) = match proxy.scheme() {
+            Scheme::Http => self.dial_through_http(proxy, server).await?,
+            Scheme::Socks5h => {
+                let dialled = self.dial_through_socks(proxy, Destination::Named(server)).await?;
+                dialled.map_err(|refused| refused.failure.of(proxy))?
+            }
+            Scheme::Socks5 => self.dial_addresses_through_socks(proxy, server).await?,
+        };
+        Ok(Dialled {
+            io,
+            remote_addr,
+            via: Some(proxy.to_string()),
+        })
+    }
+
+    async fn dial_through_http(&self, proxy: &Proxy, server: &HostPort) -> Result<(BoxIo, SocketAddr), DialError> {
+        let (socket, addr) = self.connect(Hop::Proxy(proxy)).await?;
+        match connect(socket, server, proxy.credentials()).await {
+            Ok(io) if io.buffer().is_empty() => Ok((Box::new(io.into_inner()), addr)),
+            Ok(io) => Ok((Box::new(io), addr)),
+            Err(failure) => Err(failure.of(proxy)),
+        }
+    }
+
+    /// Tries the addresses of a server one after another, for a proxy may lack one of the families.
+    async fn dial_addresses_through_socks(
+        &self,
+        proxy: &Proxy,
+        server: &HostPort,
+    ) -> Result<(BoxIo, SocketAddr), DialError> {
+        let mut first = None;
+        for addr in self.resolve(Hop::Server(server)).await? {
+            let destination = Destination::Address(addr.ip(), addr.port());
+            match self.dial_through_socks(proxy, destination).await? {
+                Ok(dialled) => return Ok(dialled),
+                Err(refused) => {
+                    tracing::debug!(%server, %addr, %proxy, explanation = refused.failure.explanation, "no connection");
+                    let is_last = !refused.try_next;
+                    first.get_or_insert(refused.failure);
+                    if is_last {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(match first {
+            Some(failure) => failure.of(proxy),
+            None => DialError::TimedOut {
+                remote: server.to_string(),
+            },
+        })
+    }
+
+    async fn dial_through_socks(
+        &self,
+        proxy: &Proxy,
+        destination: Destination<'_>,
+    ) -> Result<Result<(BoxIo, SocketAddr), Refused>, DialError> {
+        let (mut socket, addr) = self.connect(Hop::Proxy(proxy)).await?;
+        let asked = socks(&mut socket, destination, proxy.credentials()).await;
+        Ok(asked.map(|()| (Box::new(socket) as BoxIo, addr)))
     }
 
     async fn connect_to(&self, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -101,7 +174,10 @@ impl TcpDialer {
 #[async_trait]
 impl Dial for TcpDialer {
     async fn dial(&self, server: &HostPort) -> Result<Dialled, DialError> {
-        let (socket, remote_addr) = self.connect(server).await?;
+        if let Some(proxy) = self.proxies.proxy_for(server) {
+            return self.dial_through(proxy, server).await;
+        }
+        let (socket, remote_addr) = self.connect(Hop::Server(server)).await?;
         Ok(Dialled {
             io: Box::new(socket),
             remote_addr,
@@ -110,11 +186,44 @@ impl Dial for TcpDialer {
     }
 }
 
-/// A host as it was named and, if that was not an address, the address that was tried.
-fn describe(to: &HostPort, addr: SocketAddr) -> String {
-    match to.host() {
-        Host::Ip(_) => to.to_string(),
-        _ => format!("{to} ({addr})"),
+/// What is connected to.
+#[derive(Clone, Copy, Debug)]
+enum Hop<'a> {
+    Server(&'a HostPort),
+    Proxy(&'a Proxy),
+}
+
+impl Hop<'_> {
+    fn host_port(&self) -> &HostPort {
+        match self {
+            Self::Server(server) => server,
+            Self::Proxy(proxy) => proxy.host_port(),
+        }
+    }
+
+    /// What the resolver could not resolve.
+    fn name(&self) -> String {
+        match self {
+            Self::Server(server) => server.host().to_string(),
+            Self::Proxy(proxy) => format!("the name of the proxy {proxy}"),
+        }
+    }
+
+    /// What it was named and, if that was not an address, the address that was tried.
+    fn describe(&self, addr: SocketAddr) -> String {
+        match self.host_port().host() {
+            Host::Ip(_) => self.to_string(),
+            _ => format!("{self} ({addr})"),
+        }
+    }
+}
+
+impl fmt::Display for Hop<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(server) => server.fmt(f),
+            Self::Proxy(proxy) => write!(f, "the proxy {proxy}"),
+        }
     }
 }
 
@@ -230,7 +339,7 @@ mod tests {
         let acceptor = acceptor();
         let port = acceptor.local_addr().unwrap().port();
         let dialer = dialer(ips(&["127.0.0.1"]));
-        let (socket, _) = dialer.connect(&server("gw.example", port)).await.unwrap();
+        let (socket, _) = dialer.connect(Hop::Server(&server("gw.example", port))).await.unwrap();
         assert!(socket.nodelay().unwrap());
         assert_eq!(SockRef::from(&socket).tcp_notsent_lowat().unwrap(), 128 * 1024);
     }

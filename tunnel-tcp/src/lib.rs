@@ -16,7 +16,7 @@ pub use self::{
     acceptor::TcpAcceptor,
     dialer::TcpDialer,
     io::{BoxIo, Io},
-    proxy::Proxies,
+    proxy::{InvalidProxy, InvalidVariable, Proxies, Proxy},
     security::{ClientSecurity, ClientSide, ServerSecurity, ServerSide, explain_tls},
     socket::SocketOptions,
     transport::{Accept, Accepted, Dial, Dialled},

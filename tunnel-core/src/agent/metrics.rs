@@ -117,7 +117,7 @@ impl AgentMetrics {
         );
         all.register(
             "connect_failures",
-            "Failed attempts: resolve, unreachable, tls, protocol, lost, timeout, unusable, or the code of the \
+            "Failed attempts: resolve, unreachable, proxy, tls, protocol, lost, timeout, unusable, or the code of the \
              server's rejection",
             self.connect_failures.clone(),
         );
