@@ -10,13 +10,13 @@ use carrier_quic::{ALPN, QuicConfig};
 use common::{
     AGENT, STRANGER, World,
     net::{Link, Net},
-    pki::Pki,
     raw,
 };
 use tunnel_core::Identity;
 use tunnel_testkit::{
     Side,
     conformance::{Harness, Network, Setup, SetupError, Stage},
+    pki::Pki,
 };
 use tunnel_tls::ClientTls;
 

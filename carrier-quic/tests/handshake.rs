@@ -7,9 +7,10 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use carrier_quic::{ALPN, QuicConfig};
-use common::{AGENT, STRANGER, Verdict, World, claim, net::Link, pki::Pki, raw};
+use common::{AGENT, STRANGER, Verdict, World, claim, net::Link, raw};
 use tokio::time::Instant;
 use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, DialError, HandshakeError, Listener, Rejection};
+use tunnel_testkit::pki::Pki;
 use tunnel_tls::{ClientAuth, ClientTls, ServerTls};
 
 fn world() -> World {

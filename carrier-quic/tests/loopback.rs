@@ -11,9 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use carrier_quic::{ClientEndpoint, QuicCarrier, QuicConfig, QuicListener};
-use common::{Verdict, claim, pki::Pki, read_all, stream};
+use common::{Verdict, claim, read_all, stream};
 use tokio::time::Instant;
 use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, Listener};
+use tunnel_testkit::pki::Pki;
 
 struct Real {
     listener: QuicListener,

@@ -5,6 +5,7 @@
 
 pub mod conformance;
 pub mod memory;
+pub mod pki;
 mod side;
 pub mod sim;
 

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // this is part of tests, though none of its functions is one
 
 pub(crate) mod net;
-pub(crate) mod pki;
 pub(crate) mod raw;
 
 use std::{
@@ -21,11 +20,9 @@ use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, Connection, DialError, Duplex, Generation, HandshakeError, HostPort,
     Listener, RecvError, RecvStream, Rejection, SendStream, StreamHead, Target, Welcome,
 };
+use tunnel_testkit::pki::Pki;
 
-use self::{
-    net::{Link, Net},
-    pki::Pki,
-};
+use self::net::{Link, Net};
 
 pub(crate) const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 8091);
 pub(crate) const AGENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 50_000);

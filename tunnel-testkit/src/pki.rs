@@ -1,12 +1,22 @@
-//! Certificates for the tests.
+//! Certificates for tests of carriers with TLS.
+
+#![allow(
+    clippy::expect_used,
+    reason = "a test fails by panicking; clippy exempts only functions marked as tests"
+)]
 
 use std::time::Duration;
 
 use tunnel_core::Identity;
 use tunnel_tls::{CertName, ClientAuth, ClientTls, DevCa, Issued, Pem, Purpose, ServerTls, Trust};
 
-/// A CA of its own, in a directory that is removed with it.
-pub(crate) struct Pki {
+/// A CA of its own, in a directory that is removed with it, one server and one client.
+///
+/// # Panics
+///
+/// Whatever fails here panics: it is for tests.
+#[derive(Debug)]
+pub struct Pki {
     ca: DevCa,
     server: Issued,
     client: Issued,
@@ -15,8 +25,16 @@ pub(crate) struct Pki {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+impl Default for Pki {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Pki {
-    pub(crate) fn new() -> Self {
+    /// Makes the CA and both certificates.
+    #[must_use]
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ca = DevCa::create_or_load(dir.path().join("ca")).expect("a CA");
         let issue = |name: &str, purpose| {
@@ -31,21 +49,27 @@ impl Pki {
         }
     }
 
-    pub(crate) fn trust(&self) -> Trust {
+    /// Trusts this CA.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
         Trust::ca(self.ca.certificate_file())
     }
 
     /// A server `server.test` that requires client certificates of this CA.
-    pub(crate) fn server(&self) -> ServerTls {
+    #[must_use]
+    pub fn server(&self) -> ServerTls {
         self.server_with(ClientAuth::Required(self.trust()))
     }
 
     /// One that requires client certificates of another CA than its own.
-    pub(crate) fn server_trusting(&self, other: &Self) -> ServerTls {
+    #[must_use]
+    pub fn server_trusting(&self, other: &Self) -> ServerTls {
         self.server_with(ClientAuth::Required(other.trust()))
     }
 
-    pub(crate) fn server_with(&self, clients: ClientAuth) -> ServerTls {
+    /// A server `server.test` that treats clients so.
+    #[must_use]
+    pub fn server_with(&self, clients: ClientAuth) -> ServerTls {
         let Issued { chain, key, .. } = &self.server;
         ServerTls::builder(Pem::text(chain), Pem::text(key))
             .client_auth(clients)
@@ -54,12 +78,14 @@ impl Pki {
     }
 
     /// A client `node-7.test` that trusts this CA and names its server `server.test`.
-    pub(crate) fn client(&self) -> ClientTls {
+    #[must_use]
+    pub fn client(&self) -> ClientTls {
         self.stranger(self)
     }
 
     /// One with a certificate of another CA.
-    pub(crate) fn stranger(&self, other: &Self) -> ClientTls {
+    #[must_use]
+    pub fn stranger(&self, other: &Self) -> ClientTls {
         let Issued { chain, key, .. } = &other.client;
         ClientTls::builder(self.trust())
             .certificate(Pem::text(chain), Pem::text(key))
@@ -69,18 +95,23 @@ impl Pki {
     }
 
     /// One without a certificate.
-    pub(crate) fn anonymous_client(&self) -> ClientTls {
+    #[must_use]
+    pub fn anonymous_client(&self) -> ClientTls {
         ClientTls::builder(self.trust())
             .server_name("server.test")
             .build()
             .expect("a client configuration")
     }
 
-    pub(crate) fn server_identity(&self) -> Identity {
+    /// What the server's certificate proves.
+    #[must_use]
+    pub fn server_identity(&self) -> Identity {
         identity(&self.server)
     }
 
-    pub(crate) fn client_identity(&self) -> Identity {
+    /// What the client's certificate proves.
+    #[must_use]
+    pub fn client_identity(&self) -> Identity {
         identity(&self.client)
     }
 }
