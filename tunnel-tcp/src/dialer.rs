@@ -1,6 +1,10 @@
 //! Dialling by TCP.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use socket2::SockRef;
@@ -61,7 +65,7 @@ impl TcpDialer {
                     )));
                 }
                 let mut once = Vec::with_capacity(ips.len());
-                for ip in ips {
+                for ip in ips.iter().map(IpAddr::to_canonical) {
                     if !once.contains(&ip) {
                         once.push(ip);
                     }
@@ -84,8 +88,9 @@ impl TcpDialer {
         let mut failure = None;
         let connected = race(attempts, ATTEMPT_DELAY, |(addr, error)| {
             tracing::debug!(%to, %addr, %error, "an address does not work");
-            // The resolver put the best address first.
-            failure.get_or_insert((addr, error));
+            if failure.as_ref().is_none_or(|(_, known)| tells_more(&error, known)) {
+                failure = Some((addr, error));
+            }
         });
         let connected = connected.await;
         connected.ok_or_else(|| match failure {
@@ -98,6 +103,7 @@ impl TcpDialer {
     }
 
     async fn dial_through(&self, proxy: &Proxy, server: &HostPort) -> Result<Dialled, DialError> {
+        tracing::debug!(%server, %proxy, "dialling through a proxy");
         let (io, remote_addr) = match proxy.scheme() {
             Scheme::Http => self.dial_through_http(proxy, server).await?,
             Scheme::Socks5h => {
@@ -186,6 +192,20 @@ impl Dial for TcpDialer {
     }
 }
 
+/// Whether an error says more about a host than one that is known: what the host itself said counts more than silence,
+/// and silence more than the lack of a way, which is common for one family of addresses.
+fn tells_more(error: &io::Error, known: &io::Error) -> bool {
+    let rank = |error: &io::Error| match error.kind() {
+        io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::Unsupported => 0,
+        io::ErrorKind::TimedOut => 1,
+        _ => 2,
+    };
+    rank(error) > rank(known)
+}
+
 /// What is connected to.
 #[derive(Clone, Copy, Debug)]
 enum Hop<'a> {
@@ -229,7 +249,7 @@ impl fmt::Display for Hop<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, net::IpAddr};
+    use std::future::pending;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tunnel_core::proto::DnsName;
@@ -296,7 +316,7 @@ mod tests {
         let acceptor = acceptor();
         let addr = acceptor.local_addr().unwrap();
         // Nobody listens on the second address of loopback.
-        let dialer = dialer(ips(&["127.0.0.2", "127.0.0.2", "127.0.0.1"]));
+        let dialer = dialer(ips(&["127.0.0.2", "::ffff:127.0.0.2", "127.0.0.1"]));
         let dialled = dialer.dial(&server("gw.example", addr.port())).await.unwrap();
         assert_eq!(dialled.remote_addr, addr);
     }
@@ -313,6 +333,16 @@ mod tests {
         assert!(matches!(error, DialError::Unreachable { .. }) && error.is_retryable());
         let error = dialer.dial(&server("127.0.0.1", port)).await.unwrap_err();
         assert_eq!(error.to_string(), format!("cannot reach 127.0.0.1:{port}"));
+    }
+
+    #[test]
+    fn the_most_telling_failure_speaks() {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut};
+        let more = |error: io::ErrorKind, known: io::ErrorKind| tells_more(&error.into(), &known.into());
+        assert!(more(ConnectionRefused, TimedOut) && more(TimedOut, NetworkUnreachable));
+        // Else the better address speaks.
+        assert!(!more(HostUnreachable, NetworkUnreachable) && !more(PermissionDenied, ConnectionRefused));
+        assert!(!more(NetworkUnreachable, ConnectionRefused));
     }
 
     #[tokio::test]

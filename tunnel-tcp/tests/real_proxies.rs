@@ -17,7 +17,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tunnel_core::{DialError, HostPort};
-use tunnel_tcp::{Dial, Proxies, Proxy, SocketOptions, TcpDialer};
+use tunnel_tcp::{Accept, ClientSecurity, Dial, Proxies, Proxy, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
+use tunnel_tls::{ClientTls, DevCa, Pem, Purpose, ServerTls, Trust};
 
 /// How long a proxy may take to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -169,6 +170,38 @@ async fn refusal(dialer: &TcpDialer, server: &HostPort) -> (String, bool) {
     }
 }
 
+/// TLS ends at the server and not at the proxy.
+async fn works_with_tls_through(proxy: &Running) {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = DevCa::create_or_load(directory.path().join("ca")).unwrap();
+    let names = ["gw.example".parse().unwrap()];
+    let issued = ca.issue(&names, Purpose::Server, Duration::from_secs(3600)).unwrap();
+    let server = ServerTls::builder(Pem::text(issued.chain), Pem::text(issued.key));
+    let server = ServerSecurity::tls(&server.build().unwrap(), &[b"http/1.1"]);
+    let client = ClientTls::builder(Trust::ca(Pem::file(ca.certificate_file())));
+    let host = "gw.example".parse().unwrap();
+    let client = ClientSecurity::tls(&client.build().unwrap(), &host, &[b"http/1.1"]).unwrap();
+
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut acceptor = TcpAcceptor::bind(local, SocketOptions::default()).unwrap();
+    let port = acceptor.local_addr().unwrap().port();
+    let near = async {
+        let dialled = proxy.dialer("me:hunter2@").dial(&at(port)).await.unwrap();
+        client.secure(dialled.io, "gw.example").await.unwrap()
+    };
+    let far = async {
+        let accepted = acceptor.accept().await.unwrap();
+        server.secure(accepted.io).await.unwrap()
+    };
+    let ((mut near, identity), (mut far, _)) = tokio::join!(near, far);
+    assert_eq!(identity.dns, ["gw.example"]);
+    far.write_all(b"hello").await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut text = String::new();
+    near.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "hello");
+}
+
 async fn works_through(proxy: &Running) {
     let server = echo().await;
     let dialled = proxy.dialer("me:%68unter2@").dial(&server).await.unwrap();
@@ -207,6 +240,7 @@ async fn works_through(proxy: &Running) {
 async fn tinyproxy_works() {
     if let Some(proxy) = start("tinyproxy", tinyproxy).await {
         works_through(&proxy).await;
+        works_with_tls_through(&proxy).await;
     }
 }
 
@@ -221,5 +255,6 @@ async fn squid_works() {
     };
     if let Some(proxy) = start(program.to_str().unwrap(), squid).await {
         works_through(&proxy).await;
+        works_with_tls_through(&proxy).await;
     }
 }

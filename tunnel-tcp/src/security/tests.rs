@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
+    net::{TcpListener, TcpStream},
     time::Instant,
 };
 use tunnel_core::{DialError, HandshakeError, Host, Identity};
@@ -133,6 +134,7 @@ async fn clear_text_passes_as_it_is_and_proves_nothing() {
     let (mut near, server) = ClientSecurity::Plain.secure(Box::new(near), "gw").await.unwrap();
     near.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let (mut far, agent) = ServerSecurity::Plain.secure(Box::new(far)).await.unwrap();
+    assert!(near.is_write_vectored() && far.is_write_vectored());
     assert_eq!((server, agent), (Identity::anonymous(), Identity::anonymous()));
     let mut text = [0; 16];
     far.read_exact(&mut text).await.unwrap();
@@ -201,6 +203,30 @@ async fn a_refusal_that_comes_late_can_be_explained() {
     let wrapped = io::Error::other(tunnel_core::ConnectionError::transport(error));
     assert_eq!(explain_tls(&wrapped).as_deref(), Some(words));
     assert_eq!(explain_tls(&io::Error::from(io::ErrorKind::ConnectionReset)), None);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_lost_to_a_reset() {
+    let pki = Pki::new();
+    let (client, server) = (pki.client(&[HTTP1]), pki.strict_server());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let refusing = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        accept_words(server.secure(Box::new(socket)).await)
+    });
+    let socket = TcpStream::connect(addr).await.unwrap();
+    let (mut near, _) = client.secure(Box::new(socket), "gw").await.unwrap();
+    // The agent speaks before it hears of the refusal, and more than the server has read when it refuses.
+    near.write_all(&[b'x'; READ_AHEAD + 4096]).await.unwrap();
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    near.write_all(b"x").await.unwrap();
+    let error = near.read_u8().await.unwrap_err();
+    assert!(explain_tls(&error).is_some(), "{error:?}");
+    drop(near);
+    refusing.await.unwrap();
 }
 
 #[tokio::test]
