@@ -91,7 +91,7 @@ impl Line {
 
     /// Takes bytes from the writer, if there is room.
     pub(super) fn write(&mut self, now: Instant, data: &[u8]) -> Outcome {
-        let here = self.clock.here(now);
+        let here = self.clock.departure(now);
         let room = self.room(here);
         let count = data
             .len()
@@ -188,7 +188,7 @@ impl Line {
         if now < at {
             return Some(at);
         }
-        self.release(self.clock.here(now));
+        self.release(self.clock.departure(now));
         None
     }
 
@@ -247,7 +247,7 @@ impl Line {
 
     /// The writer is done: the clean end is behind everything written.
     pub(super) fn finish(&mut self, now: Instant) {
-        let here = self.clock.here(now);
+        let here = self.clock.departure(now);
         self.release(here);
         if self.end.is_none() {
             let after = self.last_arrival.unwrap_or(here);
@@ -268,7 +268,7 @@ impl Line {
 
     /// Tells the reader that the pipe is broken: when that news has travelled, which starts after `delay`.
     pub(super) fn reset_after(&mut self, now: Instant, delay: Duration) {
-        let at = self.clock.here(now) + delay + self.profile.latency;
+        let at = self.clock.departure(now) + delay + self.profile.latency;
         self.reset = Some(self.reset.map_or(at, |reset| reset.min(at)));
     }
 
@@ -313,7 +313,7 @@ impl Line {
 
     /// Waits on its own time.
     pub(super) fn arrival(&self, now: Instant) -> Instant {
-        self.clock.here(now) + self.profile.latency
+        self.clock.departure(now) + self.profile.latency
     }
 
     /// What is missing until that moment of its own time: nothing, so much, or it stands still.
@@ -338,6 +338,11 @@ impl Clock {
     fn here(&self, now: Instant) -> Instant {
         let moving = self.frozen_at.unwrap_or(now);
         moving.checked_sub(self.lag).unwrap_or(moving)
+    }
+
+    /// When something leaves that is sent at this moment: while time stands still, right after it goes on.
+    fn departure(&self, now: Instant) -> Instant {
+        self.here(now) + Duration::from_nanos(self.frozen_at.is_some().into())
     }
 
     /// The moment at which it is this time on the line, if its time goes on.

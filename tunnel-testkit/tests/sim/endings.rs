@@ -68,22 +68,25 @@ async fn a_cut_ends_what_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_tells_nobody_and_loses_nothing() {
-    let net = net();
-    let mut listener = net.listen();
-    let (mut near, mut far) = connect(&net, &mut listener).await;
-    near.write_all(&[7; 100]).await.unwrap();
-    net.silence();
-    drop(net.connections());
-    near.shutdown().await.unwrap();
-    assert!(is_quiet(&mut far).await && is_quiet(&mut near).await);
-    let server = listener.local_addr().unwrap().to_string().parse().unwrap();
-    assert!(timeout(Duration::from_secs(3600), net.dial(&server)).await.is_err());
+    for net in [net(), Net::new(Profile::default())] {
+        let mut listener = net.listen();
+        let (mut near, mut far) = connect(&net, &mut listener).await;
+        let (dropped, mut left) = connect(&net, &mut listener).await;
+        net.silence();
+        near.write_all(&[7; 100]).await.unwrap();
+        near.shutdown().await.unwrap();
+        drop(dropped);
+        assert!(is_quiet(&mut far).await && is_quiet(&mut near).await && is_quiet(&mut left).await);
+        let server = listener.local_addr().unwrap().to_string().parse().unwrap();
+        assert!(timeout(Duration::from_secs(3600), net.dial(&server)).await.is_err());
 
-    net.resume();
-    let mut received = Vec::new();
-    far.read_to_end(&mut received).await.unwrap();
-    assert_eq!(received.len(), 100);
-    connect(&net, &mut listener).await;
+        net.resume();
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), 100);
+        assert_eq!(left.read(&mut [0]).await.unwrap(), 0);
+        connect(&net, &mut listener).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
