@@ -26,6 +26,7 @@
 mod line;
 mod link;
 mod net;
+mod network;
 mod pipe;
 mod profile;
 

@@ -133,6 +133,12 @@ impl Net {
         self.pipes().into_iter().map(SimConnection).collect()
     }
 
+    /// Where the first of the listeners is.
+    pub(super) fn first_listener(&self) -> Option<SocketAddr> {
+        let port = *self.lock().listeners.keys().next()?;
+        Some(SocketAddr::new(SERVER, port))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
