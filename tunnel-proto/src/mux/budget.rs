@@ -1,10 +1,9 @@
 //! One bound on what all connections of a process hold, and how memory is taken back.
 
 use std::{
-    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::Waker,
 };
@@ -12,10 +11,15 @@ use std::{
 /// How many bytes the connections of a process may hold together: unread, queued to be sent, and heads that wait for
 /// an answer. Clones are the same budget.
 ///
-/// From half of it on, windows no longer grow and new streams get the smallest. From seven eighths on, the connection
-/// that holds most is asked to reset the streams whose readers have been away longest. The whole is never exceeded: a
-/// connection that would exceed it resets its own longest-stalled streams at once, and takes nothing more from its
-/// writers. A connection never dies of it.
+/// - From half of it on, windows shrink to the smallest as their streams are read, and writers queue less.
+/// - From seven eighths on, the connection that holds most is asked to reset the streams whose readers have been away
+///   longest, for a second at least; where that is not enough, all are asked, until no more than three quarters are
+///   used.
+/// - From fifteen sixteenths on, nothing more is taken from writers, who are woken at seven eighths.
+/// - The whole is never exceeded: a connection that would exceed it by what it receives resets its own longest-stalled
+///   streams at once.
+///
+/// A connection never dies of it.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Pool>);
 
@@ -53,9 +57,34 @@ struct Pool {
 #[derive(Debug, Default)]
 struct Share {
     held: AtomicU64,
-    called: AtomicBool,
+    /// What the connection is asked for, as bits of [`Call`].
+    called: AtomicU8,
     waiting: AtomicBool,
+    /// Whether the connection has ended and listens to nobody.
+    deaf: AtomicBool,
     waker: Mutex<Option<Waker>>,
+}
+
+/// What a connection is woken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Call(u8);
+
+impl Call {
+    /// It holds most.
+    const LARGEST: Self = Self(1);
+    /// The largest alone could not help.
+    const ALL: Self = Self(2);
+    /// There is room for its writers again.
+    const ROOM: Self = Self(4);
+
+    pub(super) fn is_any(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether nobody else has been asked.
+    pub(super) fn is_alone(self) -> bool {
+        self.0 & Self::LARGEST.0 != 0
+    }
 }
 
 impl Budget {
@@ -119,18 +148,31 @@ impl Account {
     /// Has `waker` woken when [`Mux::reclaim`](super::Mux::reclaim) is to be called. It replaces the one before.
     pub fn register(&self, waker: &Waker) {
         *lock(&self.share.waker) = Some(waker.clone());
-        if self.share.called.load(Ordering::Acquire) {
+        if self.share.called.load(Ordering::Acquire) != 0 {
             self.share.wake();
         }
     }
 
-    /// Takes room for so many bytes.
+    /// Takes room for so many bytes that have come.
     pub(super) fn charge(&self, bytes: u64) -> Result<(), Exhausted> {
-        let used = self.pool.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if used > self.pool.limit {
-            self.pool.used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Exhausted);
-        }
+        self.charge_within(bytes, self.pool.limit)
+    }
+
+    /// Takes room for so many bytes of a writer; what is left of the budget then is for those that come.
+    pub(super) fn charge_writer(&self, bytes: u64) -> Result<(), Exhausted> {
+        self.charge_within(bytes, writers_mark(self.pool.limit))
+    }
+
+    /// How much there is room for when a writer is woken.
+    pub(super) fn writers_piece(&self) -> usize {
+        let piece = writers_mark(self.pool.limit) - high_mark(self.pool.limit);
+        usize::try_from(piece).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn charge_within(&self, bytes: u64, limit: u64) -> Result<(), Exhausted> {
+        let add = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
+        let before = self.pool.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let used = before.map_err(|_| Exhausted)? + bytes;
         self.share.held.fetch_add(bytes, Ordering::Relaxed);
         if used >= self.pool.next_call.load(Ordering::Relaxed) {
             self.pool.call(used);
@@ -140,9 +182,11 @@ impl Account {
 
     /// Gives room back.
     pub(super) fn release(&self, bytes: u64) {
-        self.share.held.fetch_sub(bytes, Ordering::Relaxed);
-        let used = self.pool.used.fetch_sub(bytes, Ordering::AcqRel) - bytes;
-        self.pool.relax(used);
+        if bytes > 0 {
+            self.share.held.fetch_sub(bytes, Ordering::Relaxed);
+            let used = self.pool.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+            self.pool.relax(used);
+        }
     }
 
     pub(super) fn pressure(&self) -> Pressure {
@@ -158,41 +202,62 @@ impl Account {
         self.pool.used.load(Ordering::Relaxed) > low_mark(self.pool.limit)
     }
 
-    /// Asks to be woken when there is room again.
+    /// Asks to be woken when there is room for writers again.
     pub(super) fn wait(&self) {
-        if !self.share.waiting.swap(true, Ordering::AcqRel) {
-            self.pool.waiting.fetch_add(1, Ordering::AcqRel);
+        if !self.share.waiting.swap(true, Ordering::SeqCst) {
+            self.pool.waiting.fetch_add(1, Ordering::SeqCst);
         }
         // Room that came before this was noted has woken nobody.
-        self.pool.relax(self.pool.used.load(Ordering::Acquire));
+        self.pool.relax(self.pool.used.load(Ordering::SeqCst));
     }
 
-    /// Whether the budget asks for memory; asking ends with this.
-    pub(super) fn take_call(&self) -> bool {
-        self.share.called.swap(false, Ordering::AcqRel)
+    /// What the budget asks for; asking ends with this.
+    pub(super) fn take_call(&self) -> Call {
+        Call(self.share.called.swap(0, Ordering::AcqRel))
+    }
+
+    /// Asks all the others, when this connection has done what it can and that was not enough.
+    pub(super) fn pass_on(&self) {
+        for share in self.pool.listening() {
+            if !Arc::ptr_eq(&share, &self.share) {
+                share.call(Call::ALL);
+            }
+        }
+    }
+
+    /// Hears no call any more.
+    pub(super) fn turn_deaf(&self) {
+        self.share.deaf.store(true, Ordering::Release);
+        if self.share.called.load(Ordering::Acquire) & Call::LARGEST.0 != 0 && self.is_high() {
+            self.pass_on();
+        }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if self.share.waiting.swap(false, Ordering::AcqRel) {
-            self.pool.waiting.fetch_sub(1, Ordering::AcqRel);
+        if self.share.waiting.swap(false, Ordering::SeqCst) {
+            self.pool.waiting.fetch_sub(1, Ordering::SeqCst);
         }
         self.release(self.held());
     }
 }
 
 impl Pool {
+    /// Those that can be asked. A list of its own, because nobody is woken under the lock.
+    fn listening(&self) -> Vec<Arc<Share>> {
+        let shares = lock(&self.shares);
+        let living = shares.iter().filter_map(Weak::upgrade);
+        living.filter(|share| !share.deaf.load(Ordering::Acquire)).collect()
+    }
+
     /// Asks the connection that holds most. It is asked again only when still more is used.
     fn call(&self, used: u64) {
         self.next_call.store(used + self.limit / 64 + 1, Ordering::Relaxed);
-        let largest = lock(&self.shares)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .max_by_key(|share| share.held.load(Ordering::Relaxed));
+        let largest = self.listening();
+        let largest = largest.iter().max_by_key(|share| share.held.load(Ordering::Relaxed));
         if let Some(share) = largest {
-            share.called.store(true, Ordering::Release);
-            share.wake();
+            share.call(Call::LARGEST);
         }
     }
 
@@ -201,13 +266,11 @@ impl Pool {
         if used < low_mark(self.limit) {
             self.next_call.store(high_mark(self.limit), Ordering::Relaxed);
         }
-        if used <= self.limit - self.limit / 16 && self.waiting.load(Ordering::Acquire) > 0 {
-            let shares: Vec<_> = lock(&self.shares).iter().filter_map(Weak::upgrade).collect();
-            for share in shares {
-                if share.waiting.swap(false, Ordering::AcqRel) {
-                    self.waiting.fetch_sub(1, Ordering::AcqRel);
-                    share.called.store(true, Ordering::Release);
-                    share.wake();
+        if used <= high_mark(self.limit) && self.waiting.load(Ordering::SeqCst) > 0 {
+            for share in self.listening() {
+                if share.waiting.swap(false, Ordering::SeqCst) {
+                    self.waiting.fetch_sub(1, Ordering::SeqCst);
+                    share.call(Call::ROOM);
                 }
             }
         }
@@ -215,14 +278,23 @@ impl Pool {
 }
 
 impl Share {
+    fn call(&self, call: Call) {
+        self.called.fetch_or(call.0, Ordering::AcqRel);
+        self.wake();
+    }
+
     fn wake(&self) {
-        let waker = mem::take(&mut *lock(&self.waker));
+        // It stays registered, also while it is woken: the next call must not find it missing.
+        let waker = lock(&self.waker).clone();
         if let Some(waker) = waker {
-            waker.wake_by_ref();
-            // It stays registered, unless another came meanwhile.
-            lock(&self.waker).get_or_insert(waker);
+            waker.wake();
         }
     }
+}
+
+/// From here on nothing is taken from writers.
+fn writers_mark(limit: u64) -> u64 {
+    limit - limit / 16
 }
 
 /// From here on somebody is asked to give back.
@@ -241,86 +313,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        sync::atomic::AtomicUsize,
-        task::{Wake, Waker},
-    };
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn counting(account: &Account) -> Arc<Count> {
-        let count = Arc::new(Count::default());
-        account.register(&Waker::from(Arc::clone(&count)));
-        count
-    }
-
-    fn calls(count: &Count) -> usize {
-        count.0.load(Ordering::Relaxed)
-    }
-
-    #[test]
-    fn it_is_never_exceeded_and_gets_back_what_was_held() {
-        let budget = Budget::new(1000);
-        let (first, second) = (budget.account(), budget.account());
-        first.charge(600).unwrap();
-        assert_eq!(second.charge(401), Err(Exhausted));
-        second.charge(400).unwrap();
-        assert_eq!((budget.used(), first.held(), second.held()), (1000, 600, 400));
-        first.release(100);
-        drop(second);
-        assert_eq!((budget.used(), first.held()), (500, 500));
-        drop(first);
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[test]
-    fn the_connection_that_holds_most_is_asked_once_for_each_step() {
-        let budget = Budget::new(6400);
-        let (small, large) = (budget.account(), budget.account());
-        let (small_calls, large_calls) = (counting(&small), counting(&large));
-        large.charge(4000).unwrap();
-        small.charge(1599).unwrap();
-        assert_eq!((calls(&small_calls), calls(&large_calls)), (0, 0));
-        small.charge(1).unwrap();
-        assert_eq!((calls(&small_calls), calls(&large_calls)), (0, 1));
-        assert!(large.take_call() && !large.take_call() && !small.take_call());
-        small.charge(50).unwrap();
-        assert_eq!(calls(&large_calls), 1, "not for each byte");
-        small.charge(100).unwrap();
-        assert_eq!(calls(&large_calls), 2, "but when it gets worse");
-        assert!(large.is_high());
-        large.release(1000);
-        assert!(!large.is_high());
-        small.charge(900).unwrap();
-        assert_eq!(calls(&large_calls), 3, "and when it comes again");
-    }
-
-    #[test]
-    fn who_waits_is_woken_when_there_is_room() {
-        let budget = Budget::new(1600);
-        let (hog, waiting) = (budget.account(), budget.account());
-        let count = counting(&waiting);
-        hog.charge(1600).unwrap();
-        assert_eq!(waiting.charge(1), Err(Exhausted));
-        waiting.wait();
-        hog.release(50);
-        assert_eq!(calls(&count), 0, "so little is no room");
-        hog.release(50);
-        assert_eq!(calls(&count), 1);
-        assert!(waiting.take_call());
-        hog.release(50);
-        assert_eq!(calls(&count), 1, "it waits no more");
-        waiting.wait();
-        assert_eq!(calls(&count), 2, "there is room already");
-    }
-}
+mod tests;

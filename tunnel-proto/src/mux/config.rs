@@ -8,7 +8,9 @@ use crate::{Keepalive, StreamLimits};
 ///
 /// A stream holds at most its window of unread bytes, and at most [`send_queue`](ConfigBuilder::send_queue) bytes that
 /// wait to be sent; both only while its reader, or the link, is slower than its writer. An idle stream takes less than
-/// 1 KiB. All that one process holds is bounded by its [`Budget`](super::Budget).
+/// 1 KiB beside. The bytes that one process holds are bounded by its [`Budget`](super::Budget), which counts payload:
+/// unread bytes can be slices of their message and then keep up to twice as much in memory, and chunks below 1 KiB are
+/// collected in buffers that are up to twice as large as what is in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub(super) max_streams: u32,
@@ -76,6 +78,10 @@ pub struct ConfigBuilder {
 const MAX_WINDOW: u64 = 1 << 30;
 /// The smallest: less would make frames of a few bytes.
 const MIN_WINDOW: u64 = 1024;
+/// The connection's window is announced by the quarter, of which each should be worth a frame.
+const MIN_CONNECTION_WINDOW: u64 = 4096;
+/// More than any path carries, and far from what an offset can say.
+const MAX_CONNECTION_WINDOW: u64 = 1 << 50;
 
 impl Default for Config {
     fn default() -> Self {
@@ -185,11 +191,17 @@ impl ConfigBuilder {
         if ceiling > MAX_WINDOW {
             return invalid("stream_window", "must be at most 1 GiB");
         }
-        if config.connection_window < MIN_WINDOW {
-            return invalid("connection_window", "must be at least 1 KiB");
+        if config.connection_window < MIN_CONNECTION_WINDOW {
+            return invalid("connection_window", "must be at least 4 KiB");
+        }
+        if config.connection_window > MAX_CONNECTION_WINDOW {
+            return invalid("connection_window", "must be at most 1 PiB");
         }
         if config.send_queue < 1024 {
             return invalid("send_queue", "must be at least 1 KiB");
+        }
+        if config.send_queue as u64 > MAX_WINDOW {
+            return invalid("send_queue", "must be at most 1 GiB");
         }
         if config.keepalive.interval.is_zero() || config.keepalive.timeout.is_zero() {
             return invalid("keepalive", "must be longer than nothing");
@@ -212,8 +224,10 @@ mod tests {
             (windows(8192, 4096, 8192), "stream_window"),
             (windows(4096, 8192, 4096), "stream_window"),
             (windows(4096, 8192, u64::MAX), "stream_window"),
-            (Config::builder().connection_window(0), "connection_window"),
+            (Config::builder().connection_window(4095), "connection_window"),
+            (Config::builder().connection_window(u64::MAX), "connection_window"),
             (Config::builder().send_queue(0), "send_queue"),
+            (Config::builder().send_queue(usize::MAX), "send_queue"),
         ];
         for (builder, setting) in wrong {
             assert_eq!(builder.build().unwrap_err().setting, setting);

@@ -6,6 +6,8 @@ use crate::Keepalive;
 
 /// How often the round trip is measured while bytes flow.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+/// For how long, to twice as long, the shortest round trip is remembered.
+const MEMORY: Duration = Duration::from_secs(30);
 
 /// Watches the peer: everything that comes from it is a sign of life, and silence is probed.
 #[derive(Debug)]
@@ -20,6 +22,9 @@ pub(super) struct Watch {
     sent: Option<Instant>,
     sampled: Option<Instant>,
     round_trip: Option<Duration>,
+    /// The shortest round trip of this span of [`MEMORY`] and of the one before, and when this one began.
+    shortest: [Option<Duration>; 2],
+    span: Instant,
 }
 
 /// What a moment brings.
@@ -42,6 +47,8 @@ impl Watch {
             sent: None,
             sampled: None,
             round_trip: None,
+            shortest: [None; 2],
+            span: now,
         }
     }
 
@@ -53,6 +60,12 @@ impl Watch {
     /// The smoothed round-trip time.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trip
+    }
+
+    /// The shortest round trip of late: how long the path is, without the queues that bulk builds in it.
+    pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
+        let [this, before] = self.shortest;
+        this.into_iter().chain(before).min()
     }
 
     /// Something came.
@@ -118,6 +131,12 @@ impl Watch {
             return false;
         };
         let sample = now.saturating_duration_since(sent);
+        if now.saturating_duration_since(self.span) >= MEMORY {
+            self.span = now;
+            self.shortest = [None, self.shortest[0]];
+        }
+        let this = &mut self.shortest[0];
+        *this = Some(this.map_or(sample, |shortest| shortest.min(sample)));
         // RFC 6298 §2.3
         self.round_trip = Some(self.round_trip.map_or(sample, |smoothed| (7 * smoothed + sample) / 8));
         true
@@ -169,5 +188,21 @@ mod tests {
         assert!(!watch.pong(later, [0xff; 8]), "no such PING");
         assert!(watch.pong(later, ping));
         assert_eq!(watch.round_trip(), Some(Duration::from_millis(70)));
+    }
+
+    #[test]
+    fn the_shortest_round_trip_is_forgotten_when_the_path_has_become_longer() {
+        let start = Instant::now();
+        let mut watch = Watch::new(KEEPALIVE, start);
+        let mut measure = |secs, millis| {
+            let sent = start + Duration::from_secs(secs);
+            watch.sample(sent);
+            let ping = watch.take_ping(sent).unwrap();
+            assert!(watch.pong(sent + Duration::from_millis(millis), ping));
+            watch.shortest_round_trip().map(|round_trip| round_trip.as_millis())
+        };
+        let shortest = [(0, 20), (10, 200), (29, 15), (31, 300), (50, 250), (62, 270)];
+        let shortest = shortest.map(|(secs, millis)| measure(secs, millis));
+        assert_eq!(shortest, [20, 20, 15, 15, 15, 250].map(Some));
     }
 }

@@ -66,11 +66,6 @@ impl Schedule {
         self.fresh.len() + self.busy.len()
     }
 
-    /// Whether no stream is in.
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Takes out the stream at the head for good.
     pub(super) fn drop_head(&mut self) {
         if self.fresh.pop_front().is_none() {
@@ -228,7 +223,7 @@ mod tests {
                 sent += bytes;
             }
             prop_assert_eq!(sent, fed);
-            prop_assert!(world.schedule.is_empty());
+            prop_assert_eq!(world.schedule.len(), 0);
             prop_assert!(world.streams.values().all(|(turn, _)| turn.list.is_none()));
         }
     }

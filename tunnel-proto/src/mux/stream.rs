@@ -57,6 +57,8 @@ pub(super) struct Sending {
     pub(super) queue: Queue,
     /// Whether the writer waits for room.
     pub(super) blocked: bool,
+    /// Whether it is on the list of those that wait for memory.
+    pub(super) starved: bool,
     /// Whether the application has let go of it.
     pub(super) released: bool,
 }
@@ -87,6 +89,7 @@ impl Stream {
                 credit: SendCredit::new(allowed),
                 queue: Queue::default(),
                 blocked: false,
+                starved: false,
                 released: false,
             },
             recv: Receiving {
@@ -103,6 +106,16 @@ impl Stream {
             turn: Turn::default(),
             ended: false,
         }
+    }
+
+    /// Whether there is something to send for which there is credit. The acceptor's answer goes before everything.
+    pub(super) fn is_ready(&self) -> bool {
+        self.send.is_ready() && !self.is_waiting()
+    }
+
+    /// Whether the peer has asked for it and was not answered.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.opening, Opening::Waiting { .. })
     }
 
     /// Whether nothing more will be sent or taken.
@@ -122,7 +135,7 @@ impl Stream {
 
 impl Sending {
     /// Whether there is something to send for which there is credit.
-    pub(super) fn is_ready(&self) -> bool {
+    fn is_ready(&self) -> bool {
         match self.state {
             SendState::Finishing if self.queue.is_empty() => true,
             SendState::Open | SendState::Finishing => !self.queue.is_empty() && self.credit.available() > 0,

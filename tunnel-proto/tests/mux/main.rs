@@ -2,4 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod basics;
+mod budget;
+mod floods;
+mod hostile;
+mod opening;
 mod pair;
+mod peer;
+mod windows;

@@ -208,6 +208,33 @@ impl Pair {
         id
     }
 
+    /// Opens streams at once and has them accepted; the answers are on their way.
+    pub(crate) fn open_and_accept(&mut self, opener: Side, count: usize) -> Vec<StreamId> {
+        let now = self.now;
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            ids.push(self.mux(opener).open(now, &head()).unwrap());
+            self.settle();
+        }
+        self.run(2 * self.link.latency);
+        let now = self.now;
+        for &id in &ids {
+            self.mux(opener.peer()).answer(now, id, &Answer::Accepted);
+        }
+        self.settle();
+        ids
+    }
+
+    /// Opens streams at once and has them accepted.
+    pub(crate) fn streams(&mut self, opener: Side, count: usize) -> Vec<StreamId> {
+        self.run(4 * self.link.latency);
+        let ids = self.open_and_accept(opener, count);
+        self.run(4 * self.link.latency);
+        self.agent.events.clear();
+        self.server.events.clear();
+        ids
+    }
+
     /// Queues as much as is taken.
     pub(crate) fn write(&mut self, side: Side, id: StreamId, bytes: &[u8]) -> Result<usize, WriteError> {
         let mut data = Bytes::copy_from_slice(bytes);

@@ -8,13 +8,18 @@ use super::Mux;
 use crate::{
     Answer, CloseCode, StreamCode, StreamHead, Text,
     mux::{
-        CloseReason, Event, Frame, OpenBlocked, ReadError, StreamId, WriteError,
+        Account, CloseReason, Config, Event, Frame, OpenBlocked, ReadError, StreamId, WriteError,
         budget::Pressure,
         half::{RecvEvent, RecvState, SendEvent, SendState},
         schedule::QUANTUM,
-        stream::{Opening, Stream},
+        stream::Opening,
     },
 };
+
+/// What the OPENs may count for that the link has not taken yet.
+const MAX_UNSENT: u64 = 4 * 1024 * 1024;
+/// What an OPEN counts for beside its bytes.
+pub(super) const OPEN_COST: u64 = 512;
 
 impl Mux {
     /// Opens a stream. [`Event::Answered`] or [`Event::Unanswered`] follows; what is written before is sent before.
@@ -25,7 +30,8 @@ impl Mux {
         if self.drain.has_begun() {
             return Err(OpenBlocked::Draining);
         }
-        let Some(peer) = self.peer.as_ref().filter(|_| self.opens.count < self.opens.limit) else {
+        let has_place = self.opens.count < self.opens.limit && self.opens.unsent < MAX_UNSENT;
+        let Some(peer) = self.peer.as_ref().filter(|_| has_place) else {
             self.opens.blocked = true;
             return Err(OpenBlocked::Limit);
         };
@@ -36,6 +42,7 @@ impl Mux {
         let head = head.clone();
         Frame::Open { id, head }.encode(&mut out);
         let mut stream = self.new_stream(Opening::Asked, allowed, now);
+        self.opens.unsent += out.len() as u64 + OPEN_COST;
         stream.preface = Some(out.freeze());
         self.enter(id, stream);
         self.assert_invariants();
@@ -43,58 +50,56 @@ impl Mux {
     }
 
     /// Answers a stream that the peer has opened. A refusal ends it, and lets go of it. Does nothing about a stream
-    /// that was answered, or that the peer has given up.
+    /// that was answered, or that either end has given up.
     pub fn answer(&mut self, _now: Instant, id: StreamId, answer: &Answer) {
+        let is_refused = matches!(answer, Answer::Refused(_));
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let Opening::Waiting { charged } = stream.opening else {
-            if matches!(answer, Answer::Refused(_)) {
+        if !stream.is_waiting() {
+            if is_refused {
                 self.release_both(id);
             }
             return;
-        };
-        self.account.release(charged);
-        self.accepts.waiting -= 1;
+        }
         let mut out = BytesMut::new();
-        let frame = Frame::Answer {
-            id,
-            answer: answer.clone(),
-        };
-        frame.encode(&mut out);
+        let answer = answer.clone();
+        Frame::Answer { id, answer }.encode(&mut out);
         stream.preface = Some(out.freeze());
-        match answer {
-            Answer::Accepted => {
+        self.end_waiting(id);
+        if is_refused {
+            self.apply_send(id, SendEvent::Reset(StreamCode::REFUSED));
+            self.apply_recv(id, RecvEvent::Stop(StreamCode::REFUSED));
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if is_refused {
+                // It says it all.
+                stream.owed.reset = false;
+                stream.owed.stop = false;
+                stream.send.released = true;
+                stream.recv.released = true;
+            } else {
                 stream.opening = Opening::Accepted;
                 self.stats.streams_accepted += 1;
                 if mem::take(&mut stream.send.blocked) {
                     self.events.push_back(Event::Writable { id });
                 }
             }
-            Answer::Refused(_) => {
-                stream.opening = Opening::Over;
-                stream.send.state = stream.send.state.after(SendEvent::Reset(StreamCode::REFUSED));
-                stream.recv.state = stream.recv.state.after(RecvEvent::Stop(StreamCode::REFUSED));
-                self.account.release(stream.recv.queue.clear() as u64);
-                stream.owed.max_data = false;
-                stream.send.released = true;
-                stream.recv.released = true;
-            }
         }
         self.owe(id);
+        self.make_ready(id);
         self.settle(id);
         self.assert_invariants();
     }
 
     /// Takes bytes off the front of `data` and queues them; gives their number, which is above zero unless `data` is
     /// empty. Never more than the peer has granted.
-    pub fn write(&mut self, _now: Instant, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
+    pub fn write(&mut self, now: Instant, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
         if self.closed.is_some() {
             return Err(WriteError::Closed);
         }
         let stream = self.streams.get_mut(&id).ok_or(WriteError::Closed)?;
-        let send = &mut stream.send;
-        match send.state {
+        match stream.send.state {
             SendState::Open => {}
             SendState::Finishing | SendState::Finished => return Err(WriteError::Finished),
             SendState::Reset(code) => return Err(WriteError::Reset(code)),
@@ -103,28 +108,31 @@ impl Mux {
         if data.is_empty() {
             return Ok(0);
         }
-        let most = match self.account.pressure() {
-            Pressure::Ample => self.config.send_queue,
-            Pressure::Tight => self.config.send_queue.min(QUANTUM),
-        };
-        let taken = match stream.opening {
-            Opening::Waiting { .. } => 0,
-            _ => send.room(most).min(data.len()),
+        let taken = if stream.opening == Opening::Over || stream.is_waiting() {
+            0
+        } else {
+            stream
+                .send
+                .room(queue_limit(&self.config, &self.account))
+                .min(data.len())
         };
         if taken == 0 {
-            send.blocked = true;
+            stream.send.blocked = true;
             return Err(WriteError::Blocked);
         }
-        if self.account.charge(taken as u64).is_err() {
-            send.blocked = true;
-            self.starved.push(id);
+        if self.account.charge_writer(taken as u64).is_err() {
+            stream.send.blocked = true;
+            if !mem::replace(&mut stream.send.starved, true) {
+                self.starved.push(id);
+            }
             self.account.wait();
             return Err(WriteError::Blocked);
         }
-        send.blocked = false;
-        send.queue.push(data.split_to(taken));
+        stream.send.blocked = false;
+        stream.send.queue.push(data.split_to(taken));
         self.stats.bytes_sent += taken as u64;
         self.schedule.enter(id, &mut stream.turn);
+        self.watch_memory(now);
         self.assert_invariants();
         Ok(taken)
     }
@@ -145,17 +153,26 @@ impl Mux {
         Ok(())
     }
 
-    /// Gives up the sending half and drops what is queued. Does nothing when the half is over.
+    /// Gives up the sending half and drops what is queued. Does nothing when the half is over. A stream that was not
+    /// answered ends with it as a whole.
     pub fn reset(&mut self, _now: Instant, id: StreamId, code: StreamCode) {
+        if !self.apply_send(id, SendEvent::Reset(code)) {
+            return;
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if stream.send.state.is_over() {
-            return;
+        let is_open = self.closed.is_none();
+        stream.owed.reset = is_open;
+        if stream.opening == Opening::Asked || stream.is_waiting() {
+            // The acceptor's RESET says it all.
+            stream.owed.stop |= is_open && !stream.is_waiting() && stream.recv.state.listens();
+            if stream.recv.blocked {
+                self.events.push_back(Event::RecvEnded { id });
+            }
+            self.end_waiting(id);
+            self.apply_recv(id, RecvEvent::Stop(code));
         }
-        stream.send.state = stream.send.state.after(SendEvent::Reset(code));
-        self.account.release(stream.send.queue.clear() as u64);
-        stream.owed.reset = self.closed.is_none();
         self.owe(id);
         self.settle(id);
         self.assert_invariants();
@@ -180,12 +197,13 @@ impl Mux {
             return Err(ReadError::Blocked);
         };
         let len = bytes.len() as u64;
-        recv.taken_at = now;
         recv.credit.give_back(len);
+        let is_last = recv.state == RecvState::Ended && recv.queue.is_empty();
         self.account.release(len);
         self.stats.bytes_received += len;
-        if recv.state == RecvState::Ended && recv.queue.is_empty() {
-            recv.state = recv.state.after(RecvEvent::Emptied);
+        self.touch(now, id);
+        if is_last {
+            self.apply_recv(id, RecvEvent::Emptied);
             self.settle(id);
         } else {
             self.grant(now, id);
@@ -204,9 +222,7 @@ impl Mux {
         }
         // Behind the clean end the peer has nothing left to be stopped.
         stream.owed.stop = stream.recv.state.listens() && self.closed.is_none();
-        stream.owed.max_data = false;
-        stream.recv.state = stream.recv.state.after(RecvEvent::Stop(code));
-        self.account.release(stream.recv.queue.clear() as u64);
+        self.apply_recv(id, RecvEvent::Stop(code));
         self.owe(id);
         self.settle(id);
         self.assert_invariants();
@@ -231,13 +247,14 @@ impl Mux {
         }
     }
 
-    /// Lets go of the sending half; one that is neither finished nor over is reset with [`StreamCode::CANCELLED`].
+    /// Lets go of the sending half; one that is neither finished nor over is reset with [`StreamCode::CANCELLED`], and
+    /// so is one that cannot be finished because the stream was not answered.
     pub fn release_send(&mut self, now: Instant, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         stream.send.released = true;
-        if stream.send.state == SendState::Open {
+        if stream.send.state == SendState::Open || stream.is_waiting() {
             self.reset(now, id, StreamCode::CANCELLED);
         }
         self.settle(id);
@@ -269,60 +286,14 @@ impl Mux {
     pub fn close(&mut self, _now: Instant, code: CloseCode, text: Text) {
         self.end(CloseReason::Local { code, text });
     }
+}
 
-    /// Announces credit that the reader has made room for, when there is enough to be worth a frame.
-    fn grant(&mut self, now: Instant, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        let recv = &mut stream.recv;
-        let worth = |window: u64| (window / 2).max(1);
-        if !recv.state.listens()
-            || stream.owed.max_data
-            || recv.credit.due(recv.window.size()) < worth(recv.window.size())
-        {
-            return;
-        }
-        self.watch.sample(now);
-        recv.window.fit(
-            now,
-            recv.credit.returned(),
-            self.watch.round_trip(),
-            self.account.pressure(),
-            &self.config.windows,
-        );
-        // Of a window that has shrunk, less is due.
-        if recv.credit.due(recv.window.size()) >= worth(recv.window.size()) {
-            stream.owed.max_data = true;
-            self.owe(id);
-        }
-    }
-
-    /// A stream with the window that memory allows; the peer knows of the smallest.
-    pub(super) fn new_stream(&self, opening: Opening, allowed: u64, now: Instant) -> Box<Stream> {
-        let windows = &self.config.windows;
-        let window = match self.account.pressure() {
-            Pressure::Ample => windows.start,
-            Pressure::Tight => windows.floor,
-        };
-        let mut stream = Stream::new(opening, windows.floor, window, allowed, now);
-        stream.owed.max_data = window > windows.floor;
-        Box::new(stream)
-    }
-
-    /// Puts in a new stream, which owes its first frames.
-    pub(super) fn enter(&mut self, id: StreamId, stream: Box<Stream>) {
-        self.streams.insert(id, stream);
-        self.live += 1;
-        self.owe(id);
-    }
-
-    /// Lets go of both halves of a stream that is over.
-    pub(super) fn release_both(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.send.released = true;
-            stream.recv.released = true;
-            self.settle(id);
-        }
+/// How many bytes of one stream may be queued: never more than there is room for when a writer is woken that had to wait
+/// for memory, and while memory is short no more than one turn moves.
+pub(super) fn queue_limit(config: &Config, account: &Account) -> usize {
+    let most = config.send_queue.min(account.writers_piece());
+    match account.pressure() {
+        Pressure::Ample => most,
+        Pressure::Tight => most.min(QUANTUM),
     }
 }

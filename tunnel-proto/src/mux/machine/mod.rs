@@ -1,12 +1,16 @@
 //! The machine: state, facts, and how it ends.
 
 mod commands;
+mod grants;
+mod halves;
 mod input;
+mod invariants;
 mod output;
 mod reclaim;
+mod remote;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     fmt,
     hash::{BuildHasherDefault, Hasher},
     time::Instant,
@@ -17,10 +21,10 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Account, CloseReason, Config, Event, Frame, Hello, MuxStats, Side, StreamId,
     credit::{RecvCredit, SendCredit},
-    flood::{self, Patience},
+    flood::Patience,
     keepalive::Watch,
     schedule::Schedule,
-    stream::{Opening, Stream},
+    stream::{Opening, Owed, Stream},
 };
 use crate::{CloseCode, Text};
 
@@ -40,6 +44,17 @@ pub struct Mux {
     accepts: Accepts,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
+    /// What the peer may still send on streams, of which it was told.
+    granted: u64,
+    /// How many bytes may still come for halves that this end has stopped: what the peer could have sent before it
+    /// knew.
+    late: u64,
+    /// Streams with unread bytes, those whose readers have been away longest first.
+    unread: BTreeSet<(Instant, StreamId)>,
+    /// When to look again for memory to give back, while it is short.
+    relief: Option<Instant>,
+    /// When the link last had room.
+    link_ready: Instant,
     /// Streams that owe a frame beside data, in the order in which they came to owe it.
     owing: VecDeque<StreamId>,
     schedule: Schedule,
@@ -64,7 +79,9 @@ struct Opens {
     count: u64,
     /// How many there may have been.
     limit: u64,
-    /// Whether somebody waits for that to rise.
+    /// What the OPENs that were not sent yet count for.
+    unsent: u64,
+    /// Whether somebody waits for the limit to rise, or for the link to take those.
     blocked: bool,
 }
 
@@ -142,6 +159,11 @@ impl Mux {
             },
             send_credit: SendCredit::default(),
             recv_credit: RecvCredit::new(config.connection_window),
+            granted: 0,
+            late: 0,
+            unread: BTreeSet::new(),
+            relief: None,
+            link_ready: now,
             owing: VecDeque::new(),
             schedule: Schedule::default(),
             pings: VecDeque::new(),
@@ -185,17 +207,10 @@ impl Mux {
     /// Figures of the moment.
     #[must_use]
     pub fn stats(&self) -> MuxStats {
-        let outstanding = |stream: &Stream| {
-            if stream.recv.state.listens() {
-                stream.recv.credit.outstanding()
-            } else {
-                0
-            }
-        };
         MuxStats {
             rtt: self.watch.round_trip(),
             streams_open: self.live,
-            credit_outstanding: self.streams.values().map(|stream| outstanding(stream)).sum(),
+            credit_outstanding: self.granted,
             buffered: self.account.held(),
             ..self.stats
         }
@@ -232,10 +247,13 @@ impl Mux {
             }
             self.account.release(held);
             stream.preface = None;
-            stream.owed = Default::default();
+            stream.owed = Owed::default();
             stream.ended = true;
         }
         self.live = 0;
+        self.granted = 0;
+        self.relief = None;
+        self.account.turn_deaf();
         self.schedule.clear();
         self.owing = VecDeque::new();
         self.pings = VecDeque::new();
@@ -246,13 +264,6 @@ impl Mux {
         self.events.push_back(Event::Closed);
         let ids: Vec<_> = self.streams.keys().copied().collect();
         ids.into_iter().for_each(|id| self.settle(id));
-    }
-
-    /// Drops what nobody will read.
-    fn drop_unread(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            self.account.release(stream.recv.queue.clear() as u64);
-        }
     }
 
     /// Notes that a stream owes a frame.
@@ -272,7 +283,7 @@ impl Mux {
     fn make_ready(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
             && self.closed.is_none()
-            && stream.send.is_ready()
+            && stream.is_ready()
         {
             self.schedule.enter(id, &mut stream.turn);
         }
@@ -286,45 +297,15 @@ impl Mux {
         if !stream.ended && stream.is_over() {
             stream.ended = true;
             self.live -= 1;
-            self.patience.earn(flood::STREAM_ENDED);
         }
         let forgotten = stream.is_spent() || self.closed.is_some() && stream.send.released && stream.recv.released;
         if forgotten {
-            self.drop_unread(id);
+            self.discard_unread(id);
             self.streams.remove(&id);
             if id.opener() != self.side {
                 self.accepts.gone += 1;
             }
         }
-    }
-
-    /// What must hold after every input and command.
-    fn assert_invariants(&self) {
-        if cfg!(debug_assertions) && self.streams.len() <= 64 {
-            let mut held = 0;
-            for stream in self.streams.values() {
-                let recv = &stream.recv;
-                debug_assert!(
-                    recv.state.is_over() || recv.queue.len() as u64 == recv.credit.held(),
-                    "{recv:?}"
-                );
-                debug_assert!(!stream.send.state.is_over() || stream.send.queue.is_empty());
-                held += (recv.queue.len() + stream.send.queue.len()) as u64;
-                held += match stream.opening {
-                    Opening::Waiting { charged } => charged,
-                    _ => 0,
-                };
-            }
-            debug_assert_eq!(held, self.account.held());
-            let open = self.streams.values().filter(|stream| !stream.ended).count();
-            debug_assert_eq!(open as u64, self.live);
-        }
-        // What has come is given back at once.
-        debug_assert_eq!(self.recv_credit.held(), 0);
-        debug_assert_eq!(
-            self.recv_credit.outstanding() + self.recv_credit.due(self.config.connection_window),
-            self.config.connection_window
-        );
     }
 }
 

@@ -4,14 +4,18 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::Mux;
+use super::{
+    Mux,
+    commands::{OPEN_COST, queue_limit},
+};
 use crate::{
     CloseCode, Drain, Text, VarInt,
     mux::{
         CloseReason, Event, Frame, Hello, Message, StreamId,
         frame::{MAX_PAYLOAD, data_header},
-        half::{SendEvent, SendState},
+        half::{RecvState, SendEvent, SendState},
         schedule::Next,
+        stream::Stream,
     },
 };
 
@@ -19,6 +23,9 @@ use crate::{
 const FULL: usize = MAX_PAYLOAD;
 /// How many bytes of other frames go into one message.
 const MAX_CONTROL: usize = 16 * 1024;
+/// How many DATA frames go into one message: with their headers, and the other frames, it stays far below what a
+/// message may have.
+const MAX_FRAMES: usize = 512;
 /// A rest of the message smaller than this is left to the next one.
 const SCRAP: usize = 4 * 1024;
 
@@ -29,6 +36,7 @@ impl Mux {
         if self.closed.is_some() {
             return self.farewell.take().map(Message::from);
         }
+        self.link_ready = now;
         let mut message = Message::default();
         let mut out = std::mem::take(&mut self.scratch);
         self.put_control(now, &mut out);
@@ -37,8 +45,9 @@ impl Mux {
         {
             self.put_owed(id, &mut out);
         }
-        // Data must not overtake the frame that opens its stream.
+        // Data must not overtake the frame that opens its stream, and DRAIN none that was opened before it.
         if self.owing.is_empty() {
+            self.put_drain(&mut out);
             self.put_data(&mut message, &mut out);
         }
         message.push(out.split().freeze());
@@ -54,7 +63,7 @@ impl Mux {
         (!message.is_empty()).then_some(message)
     }
 
-    /// Whether [`poll_message`](Self::poll_message) would give a message.
+    /// Whether [`poll_message`](Self::poll_message) may give a message. When that has just given none, it is false.
     #[must_use]
     pub fn wants_send(&self) -> bool {
         if self.closed.is_some() {
@@ -67,8 +76,14 @@ impl Mux {
             || self.drain.owed.is_some()
             || self.max_data_due()
             || self.max_streams_due()
-            || !self.schedule.is_empty() && self.send_credit.available() > 0
+            || self.schedule.head().is_some_and(|id| self.may_send(id))
             || self.is_drained()
+    }
+
+    /// Whether the credit of the connection lets a stream have its turn. A clean end takes none.
+    fn may_send(&self, id: StreamId) -> bool {
+        let has_bytes = |stream: &Stream| !stream.send.queue.is_empty();
+        self.send_credit.available() > 0 || !self.streams.get(&id).is_some_and(|stream| has_bytes(stream))
     }
 
     /// The next event.
@@ -81,26 +96,13 @@ impl Mux {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.closed {
             Some(_) => None,
-            None => self.watch.next_look(),
+            None => self.watch.next_look().into_iter().chain(self.relief).min(),
         }
     }
 
     /// Whether nothing is left to be done after a drain.
     fn is_drained(&self) -> bool {
         self.drain.sent && self.drain.received && self.live == 0 && self.owing.is_empty()
-    }
-
-    fn max_data_due(&self) -> bool {
-        self.recv_credit.due(self.config.connection_window) >= (self.config.connection_window / 4).max(1)
-    }
-
-    /// Whether the peer should be told of places that have become free: when it has used half of those it knows of,
-    /// each; before that, a quarter of the whole.
-    fn max_streams_due(&self) -> bool {
-        let most = u64::from(self.config.max_streams);
-        let due = most + self.accepts.gone - self.accepts.granted;
-        let left = self.accepts.granted - self.accepts.count;
-        due > 0 && (left <= most / 2 || due >= most / 4)
     }
 
     /// Frames of the connection.
@@ -132,6 +134,9 @@ impl Mux {
             let count = VarInt::saturating_from_u64(self.accepts.granted);
             Frame::MaxStreams { count }.encode(out);
         }
+    }
+
+    fn put_drain(&mut self, out: &mut BytesMut) {
         if let Some(text) = self.drain.owed.take() {
             self.drain.sent = true;
             Frame::Drain(Drain { text }).encode(out);
@@ -145,37 +150,45 @@ impl Mux {
         };
         if let Some(preface) = stream.preface.take() {
             out.extend_from_slice(&preface);
+            if id.opener() == self.side {
+                self.opens.unsent -= preface.len() as u64 + OPEN_COST;
+                if std::mem::take(&mut self.opens.blocked) {
+                    self.events.push_back(Event::Available);
+                }
+            }
         }
         let owed = std::mem::take(&mut stream.owed);
         if owed.max_data {
+            self.granted += stream.recv.credit.due(stream.recv.window.size());
             let offset = stream.recv.credit.announce(stream.recv.window.size());
             let offset = VarInt::saturating_from_u64(offset);
             Frame::MaxStreamData { id, offset }.encode(out);
-        }
-        if owed.stop
-            && let crate::mux::half::RecvState::Stopped(code) = stream.recv.state
-        {
-            Frame::Stop { id, code }.encode(out);
         }
         if owed.reset
             && let SendState::Reset(code) = stream.send.state
         {
             Frame::Reset { id, code }.encode(out);
         }
+        if owed.stop
+            && let RecvState::Stopped(code) = stream.recv.state
+        {
+            Frame::Stop { id, code }.encode(out);
+        }
         self.settle(id);
     }
 
     /// Bytes of the streams in turn, until the message is full.
     fn put_data(&mut self, message: &mut Message, out: &mut BytesMut) {
-        let mut room = FULL;
+        let (mut room, mut frames) = (FULL, 0);
         while room > 0
+            && frames < MAX_FRAMES
             && let Some(id) = self.schedule.head()
         {
             let Some(stream) = self.streams.get_mut(&id) else {
                 self.schedule.drop_head();
                 continue;
             };
-            let ready = stream.send.is_ready();
+            let ready = stream.is_ready();
             let most = match self.schedule.decide(id, &mut stream.turn, ready, FULL) {
                 Next::Send(most) => most,
                 Next::Later => continue,
@@ -207,13 +220,15 @@ impl Mux {
             self.account.release(len as u64);
             self.schedule.sent(&mut stream.turn, len);
             room -= len;
+            frames += 1;
+            let most = queue_limit(&self.config, &self.account);
             if fin {
-                send.state = send.state.after(SendEvent::FinSent);
-            } else if send.blocked && send.room(self.config.send_queue) >= self.config.send_queue / 2 {
+                self.apply_send(id, SendEvent::FinSent);
+                self.settle(id);
+            } else if send.blocked && send.queue.len() <= most / 2 && send.room(most) > 0 {
                 send.blocked = false;
                 self.events.push_back(Event::Writable { id });
             }
-            self.settle(id);
         }
     }
 }

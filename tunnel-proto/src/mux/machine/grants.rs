@@ -1,0 +1,67 @@
+//! What this end grants its peer: credit on streams, and on the whole.
+
+use std::time::Instant;
+
+use super::Mux;
+use crate::mux::{
+    StreamId,
+    budget::Pressure,
+    stream::{Opening, Stream},
+};
+
+impl Mux {
+    /// A stream with the window that memory allows; the peer knows of the smallest.
+    pub(super) fn new_stream(&self, opening: Opening, allowed: u64, now: Instant) -> Box<Stream> {
+        let windows = &self.config.windows;
+        let window = match self.account.pressure() {
+            Pressure::Ample => windows.start,
+            Pressure::Tight => windows.floor,
+        };
+        let mut stream = Stream::new(opening, windows.floor, window, allowed, now);
+        stream.owed.max_data = window > windows.floor;
+        Box::new(stream)
+    }
+
+    /// Announces credit that the reader has made room for, when there is enough to be worth a frame.
+    pub(super) fn grant(&mut self, now: Instant, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let recv = &mut stream.recv;
+        let worth = |window: u64| (window / 2).max(1);
+        if !recv.state.listens()
+            || stream.owed.max_data
+            || recv.credit.due(recv.window.size()) < worth(recv.window.size())
+        {
+            return;
+        }
+        self.watch.sample(now);
+        recv.window.fit(
+            now,
+            recv.credit.returned(),
+            // Not the smoothed one: a window that grows with the queue it builds would have no end.
+            self.watch.shortest_round_trip(),
+            self.account.pressure(),
+            &self.config.windows,
+        );
+        // Of a window that has shrunk, less is due.
+        if recv.credit.due(recv.window.size()) >= worth(recv.window.size()) {
+            stream.owed.max_data = true;
+            self.owe(id);
+        }
+    }
+
+    /// Whether the peer should be told of credit of the connection.
+    pub(super) fn max_data_due(&self) -> bool {
+        self.recv_credit.due(self.config.connection_window) >= (self.config.connection_window / 4).max(1)
+    }
+
+    /// Whether the peer should be told of places that have become free: when it has used half of those it knows of,
+    /// each; before that, a quarter of the whole.
+    pub(super) fn max_streams_due(&self) -> bool {
+        let most = u64::from(self.config.max_streams);
+        let due = most + self.accepts.gone - self.accepts.granted;
+        let left = self.accepts.granted - self.accepts.count;
+        due > 0 && (left <= most / 2 || due >= most / 4)
+    }
+}

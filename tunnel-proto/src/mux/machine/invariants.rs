@@ -1,0 +1,45 @@
+//! What is always true, checked in debug builds.
+
+use super::Mux;
+use crate::mux::stream::Opening;
+
+impl Mux {
+    /// What must hold after every input and command.
+    pub(super) fn assert_invariants(&self) {
+        if cfg!(debug_assertions) && self.streams.len() <= 64 {
+            let (mut held, mut granted, mut waiting) = (0, 0, 0);
+            for (id, stream) in &self.streams {
+                let recv = &stream.recv;
+                debug_assert!(
+                    recv.state.is_over() || recv.queue.len() as u64 == recv.credit.held(),
+                    "{id:?}: {:?} {:?}",
+                    recv.state,
+                    recv.credit
+                );
+                debug_assert!(!stream.send.state.is_over() || stream.send.queue.is_empty());
+                debug_assert_eq!(self.unread.contains(&(recv.taken_at, *id)), !recv.queue.is_empty());
+                debug_assert!(self.closed.is_some() || stream.ended == stream.is_over());
+                held += (recv.queue.len() + stream.send.queue.len()) as u64;
+                if recv.state.listens() {
+                    granted += recv.credit.outstanding();
+                }
+                if let Opening::Waiting { charged } = stream.opening {
+                    held += charged;
+                    waiting += 1;
+                }
+            }
+            debug_assert_eq!(held, self.account.held());
+            let open = self.streams.values().filter(|stream| !stream.ended).count();
+            debug_assert_eq!(open as u64, self.live);
+            if self.closed.is_none() {
+                debug_assert_eq!((granted, waiting), (self.granted, self.accepts.waiting));
+            }
+        }
+        // What has come is given back at once.
+        debug_assert_eq!(self.recv_credit.held(), 0);
+        debug_assert_eq!(
+            self.recv_credit.outstanding() + self.recv_credit.due(self.config.connection_window),
+            self.config.connection_window
+        );
+    }
+}
