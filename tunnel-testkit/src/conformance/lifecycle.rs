@@ -99,8 +99,15 @@ async fn pending_operations(world: &World, harness: &dyn Harness) -> Verdict<(Jo
     let near = Arc::clone(&world.near);
     pending.spawn(async move {
         let opened = near.open(head("waiting")).await;
-        drop((kept_near, kept_far));
+        drop(kept_near);
         ("open beyond the limit", connection_error_of_open(opened.err()))
+    });
+    // Kept until this end has noticed, which may be later: its place would go to the one that waits.
+    let far = Arc::clone(&world.far);
+    pending.spawn(async move {
+        let closed = far.closed().await;
+        drop(kept_far);
+        ("closed", Some(closed))
     });
     for end in [&world.near, &world.far] {
         for _ in 0..2 {
