@@ -194,6 +194,10 @@ impl QuicConfigBuilder {
     /// How a dead path is noticed: at the latest after the sum of both durations. Default 10 s + 5 s. A shorter bound
     /// means more small packets on idle connections, three in each bound from either end. QUIC waits for at least
     /// three probe timeouts, so on a path with a round trip of seconds it can take longer.
+    ///
+    /// A peer whose process was killed is noticed earlier where this system is Linux and the peer's reports that
+    /// nobody has the port any more: about a second after something was sent, and something is sent every half second
+    /// while a stream waits for its answer.
     #[must_use]
     pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
         self.config.keepalive = keepalive;

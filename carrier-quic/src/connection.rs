@@ -12,10 +12,12 @@ use tunnel_core::{
 };
 
 use crate::{
+    attend::attend,
     config::QuicConfig,
     control::{self, Control},
     inbound::{QuicInbound, accept_streams},
     opening, pressure,
+    reports::PortReports,
     shared::Shared,
 };
 
@@ -35,10 +37,12 @@ impl QuicConnection {
         config: &Arc<QuicConfig>,
         control: Control,
         peer: Peer,
+        reports: PortReports,
     ) -> Arc<dyn Connection> {
         let shared = Shared::new(quic, Arc::clone(config));
         let inbounds = accept_streams(&shared);
         control::serve(&shared, control);
+        tokio::spawn(attend(Arc::clone(&shared), reports));
         if shared.readers.is_some() {
             tokio::spawn(pressure::keep_room(Arc::clone(&shared)));
         }
@@ -71,7 +75,8 @@ impl Connection for QuicConnection {
     async fn draining(&self) {
         tokio::select! {
             () = self.shared.drained_so_that(|draining| draining.any()) => {}
-            _ = self.shared.quic.closed() => {}
+            // Not before its end can be told from a drain.
+            _ = self.shared.closed() => {}
         }
     }
 

@@ -23,8 +23,21 @@ use crate::{
     connection::QuicConnection,
     error::connection_error,
     handshake::{self, Disagreement},
+    reports::{PortReports, Watch},
     tls_alert::explain,
 };
+
+/// The server's system says that no process has the port.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody listens on that UDP port")]
+struct PortUnreachable;
+
+/// A connection that has passed its TLS handshake.
+struct Connected {
+    quic: quinn::Connection,
+    addr: SocketAddr,
+    reports: PortReports,
+}
 
 /// Dials one server over QUIC.
 #[derive(Debug)]
@@ -90,12 +103,17 @@ impl QuicCarrier {
 
     /// Connects to the first address that answers, up to the end of the TLS handshake. Only then is the claim sent, so
     /// that a server sees one at most.
-    async fn connect_to_any(&self, addrs: Vec<SocketAddr>) -> Result<(quinn::Connection, SocketAddr), DialError> {
+    async fn connect_to_any(&self, addrs: Vec<SocketAddr>) -> Result<Connected, DialError> {
         let attempts = addrs.into_iter().map(|addr| async move {
             let remote = self.describe(addr);
-            match self.connect(addr, &remote)?.await {
-                Ok(quic) => Ok((quic, addr)),
-                Err(error) => Err(self.failure(error, &remote)),
+            let (connecting, mut watch) = self.connect(addr, &remote)?;
+            tokio::select! {
+                biased;
+                connected = connecting => match connected {
+                    Ok(quic) => Ok(Connected { quic, addr, reports: watch.reports().clone() }),
+                    Err(error) => Err(self.failure(error, &remote)),
+                },
+                () = watch.confirmed() => Err(unreachable(&remote, PortUnreachable)),
             }
         });
         let mut failure = None;
@@ -119,11 +137,10 @@ impl QuicCarrier {
     /// Claim and welcome on a connection that has passed its TLS handshake.
     async fn agree(
         &self,
-        quic: quinn::Connection,
-        remote_addr: SocketAddr,
+        Connected { quic, addr, reports }: Connected,
         claim: &Claim,
     ) -> Result<Arc<dyn Connection>, DialError> {
-        let remote = self.describe(remote_addr);
+        let remote = self.describe(addr);
         let identity = handshake::identity(&quic).map_err(|error| {
             let explanation = error.to_string();
             handshake::close(&quic, CloseCode::UNAUTHORIZED, &explanation.as_str().into());
@@ -150,12 +167,13 @@ impl QuicCarrier {
             carrier: NAME,
             identity,
             role: PeerRole::Server(Box::new(welcome)),
-            remote_addr,
+            remote_addr: addr,
         };
-        Ok(QuicConnection::start(quic, &self.config, control, peer))
+        Ok(QuicConnection::start(quic, &self.config, control, peer, reports))
     }
 
-    fn connect(&self, addr: SocketAddr, remote: &str) -> Result<quinn::Connecting, DialError> {
+    /// Begins to connect, and watches for reports that nobody has the port.
+    fn connect(&self, addr: SocketAddr, remote: &str) -> Result<(quinn::Connecting, Watch), DialError> {
         let mut endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..2 {
             let quic = match &*endpoint {
@@ -166,8 +184,9 @@ impl QuicCarrier {
                     endpoint.insert(bound).clone()
                 }
             };
+            let watch = quic.reports.watch(addr);
             match quic.quic.connect_with(self.client.clone(), addr, &self.server_name) {
-                Ok(connecting) => return Ok(connecting),
+                Ok(connecting) => return Ok((connecting, watch)),
                 Err(ConnectError::EndpointStopping) => *endpoint = None,
                 Err(error) => return Err(unreachable(remote, error)),
             }
@@ -236,8 +255,8 @@ impl Carrier for QuicCarrier {
     async fn dial(&self, claim: &Claim, deadline: Instant) -> Result<Arc<dyn Connection>, DialError> {
         let dialled = async {
             let addrs = self.resolve().await?;
-            let (quic, addr) = self.connect_to_any(addrs).await?;
-            self.agree(quic, addr, claim).await
+            let connected = self.connect_to_any(addrs).await?;
+            self.agree(connected, claim).await
         };
         match timeout_at(deadline, dialled).await {
             Ok(dialled) => dialled,

@@ -4,7 +4,7 @@ use std::{io, net::UdpSocket, sync::Arc};
 
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime};
 
-use crate::{config::QuicConfig, socket};
+use crate::{config::QuicConfig, reports::PortReports, socket};
 
 /// A UDP socket that carriers dial from, with the task that serves it.
 ///
@@ -14,6 +14,7 @@ use crate::{config::QuicConfig, socket};
 #[derive(Clone, Debug)]
 pub struct ClientEndpoint {
     pub(crate) quic: Endpoint,
+    pub(crate) reports: PortReports,
 }
 
 impl ClientEndpoint {
@@ -24,19 +25,33 @@ impl ClientEndpoint {
 
     /// Takes a socket that is bound.
     pub fn with_socket(socket: UdpSocket) -> io::Result<Self> {
-        let quic = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
-        Ok(Self { quic })
+        let reports = PortReports::new();
+        let socket = socket::wrap(socket, &reports)?;
+        Self::new(EndpointConfig::default(), socket, reports)
     }
 
     /// Takes anything that behaves like a UDP socket, for example a simulated one.
     pub fn with_abstract_socket(config: EndpointConfig, socket: Arc<dyn AsyncUdpSocket>) -> io::Result<Self> {
+        let reports = PortReports::new();
+        let socket = reports.wrap(socket);
+        Self::new(config, socket, reports)
+    }
+
+    fn new(config: EndpointConfig, socket: Arc<dyn AsyncUdpSocket>, reports: PortReports) -> io::Result<Self> {
         let quic = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
-        Ok(Self { quic })
+        Ok(Self { quic, reports })
+    }
+
+    /// Where an abstract socket reports that nobody has a peer's port any more.
+    #[must_use]
+    pub fn port_reports(&self) -> &PortReports {
+        &self.reports
     }
 
     /// Moves to a fresh socket, and its connections with it, for example when the machine has changed its network.
     pub fn rebind(&self, config: &QuicConfig) -> io::Result<()> {
-        self.quic.rebind(socket::bind_any(config.socket_buffer)?)
+        let socket = socket::bind_any(config.socket_buffer)?;
+        self.quic.rebind_abstract(socket::wrap(socket, &self.reports)?)
     }
 
     /// Waits until no connection is left, and their ends have been told to the peers.

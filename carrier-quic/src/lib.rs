@@ -9,8 +9,10 @@
 //! * a sender that was dropped resets its stream; quinn would finish it (`stream`);
 //! * new streams go ahead of busy ones (`gate`);
 //! * a stream limit that is exact, and a connection window that stalled streams cannot exhaust (`limit`, `pressure`);
-//! * drain (`control`).
+//! * drain (`control`);
+//! * ears for the news that nobody has the peer's port any more (`reports`, `attend`, and `socket` on Linux).
 
+mod attend;
 mod config;
 mod connection;
 mod control;
@@ -25,6 +27,7 @@ mod listener;
 mod opening;
 mod preamble;
 mod pressure;
+mod reports;
 mod shared;
 mod socket;
 mod stream;
@@ -34,6 +37,7 @@ pub use config::{Congestion, InvalidConfig, QuicConfig, QuicConfigBuilder};
 pub use dial::QuicCarrier;
 pub use endpoint::ClientEndpoint;
 pub use listener::QuicListener;
+pub use reports::PortReports;
 
 /// The carrier's name, as on the command line and on metrics.
 pub const NAME: &str = "quic";

@@ -26,6 +26,7 @@ use crate::{
     control::Control,
     error::connection_error,
     handshake::{self, Disagreement},
+    reports::PortReports,
     socket,
     tls_alert::explain,
 };
@@ -39,6 +40,7 @@ const MAX_INCOMING: usize = 1024;
 #[derive(Debug)]
 pub struct QuicListener {
     quic: Endpoint,
+    reports: PortReports,
     config: Arc<QuicConfig>,
     pending: Arc<AtomicUsize>,
 }
@@ -51,9 +53,9 @@ impl QuicListener {
 
     /// Takes a socket that is bound, for example one of several that share a port.
     pub fn with_socket(socket: UdpSocket, tls: &ServerTls, config: QuicConfig) -> io::Result<Self> {
-        let server = Some(server_config(tls, &config)?);
-        let quic = Endpoint::new(endpoint_config(tls), server, socket, Arc::new(TokioRuntime))?;
-        Ok(Self::new(quic, config))
+        let reports = PortReports::new();
+        let socket = socket::wrap(socket, &reports)?;
+        Self::new(endpoint_config(tls), socket, reports, tls, config)
     }
 
     /// Takes anything that behaves like a UDP socket, for example a simulated one.
@@ -63,17 +65,32 @@ impl QuicListener {
         tls: &ServerTls,
         config: QuicConfig,
     ) -> io::Result<Self> {
-        let server = Some(server_config(tls, &config)?);
-        let quic = Endpoint::new_with_abstract_socket(endpoint, server, socket, Arc::new(TokioRuntime))?;
-        Ok(Self::new(quic, config))
+        let reports = PortReports::new();
+        let socket = reports.wrap(socket);
+        Self::new(endpoint, socket, reports, tls, config)
     }
 
-    fn new(quic: Endpoint, config: QuicConfig) -> Self {
-        Self {
+    fn new(
+        endpoint: EndpointConfig,
+        socket: Arc<dyn AsyncUdpSocket>,
+        reports: PortReports,
+        tls: &ServerTls,
+        config: QuicConfig,
+    ) -> io::Result<Self> {
+        let server = Some(server_config(tls, &config)?);
+        let quic = Endpoint::new_with_abstract_socket(endpoint, server, socket, Arc::new(TokioRuntime))?;
+        Ok(Self {
             quic,
+            reports,
             config: Arc::new(config),
             pending: Arc::default(),
-        }
+        })
+    }
+
+    /// Where an abstract socket reports that nobody has a peer's port any more.
+    #[must_use]
+    pub fn port_reports(&self) -> &PortReports {
+        &self.reports
     }
 
     /// Waits until no connection is left, and their ends have been told to the peers.
@@ -133,6 +150,7 @@ impl Listener for QuicListener {
             }
             return Ok(Box::new(QuicIncoming {
                 quic: incoming,
+                reports: self.reports.clone(),
                 config: Arc::clone(&self.config),
                 pending: Pending::new(&self.pending),
             }));
@@ -167,6 +185,7 @@ impl Drop for Pending {
 #[derive(Debug)]
 struct QuicIncoming {
     quic: quinn::Incoming,
+    reports: PortReports,
     config: Arc<QuicConfig>,
     pending: Pending,
 }
@@ -180,6 +199,7 @@ impl Incoming for QuicIncoming {
     async fn handshake(self: Box<Self>, admission: &dyn Admission) -> Result<Arc<dyn Connection>, HandshakeError> {
         let Self {
             quic,
+            reports,
             config,
             pending: _pending,
         } = *self;
@@ -205,7 +225,7 @@ impl Incoming for QuicIncoming {
                 return Err(HandshakeError::Lost(ConnectionError::local(CloseCode::TIMEOUT, reason)));
             }
         };
-        Ok(QuicConnection::start(quic, &config, control, peer))
+        Ok(QuicConnection::start(quic, &config, control, peer, reports))
     }
 
     fn refuse(self: Box<Self>) {

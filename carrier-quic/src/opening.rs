@@ -27,7 +27,10 @@ pub(crate) async fn open(shared: &Arc<Shared>, head: StreamHead) -> Result<Duple
     }
     // A peer that refuses may stop the stream as well; its answer says more.
     let mut messages = Messages::expecting(&[FrameKind::Answer]);
-    match messages.next(&mut halves.rx).await {
+    let awaited = shared.awaited.enter();
+    let answer = messages.next(&mut halves.rx).await;
+    drop(awaited);
+    match answer {
         Ok(Message::Answer(Answer::Accepted)) => {
             sent?;
             halves.rx.unread(messages.into_rest());

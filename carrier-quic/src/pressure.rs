@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{config::var_int, shared::Shared, stream::RecvSlot};
+use crate::{shared::Shared, stream::RecvSlot};
 
 /// How often a connection with many readers is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -94,10 +94,10 @@ pub(crate) async fn keep_room(shared: Arc<Shared>) {
         readers.tick.fetch_add(1, Ordering::Relaxed);
         match relief.observe(shared.quic.stats().frame_rx.data_blocked) {
             Step::Rest => {}
-            Step::Announce => announce(&shared, budget),
+            Step::Announce => shared.announce_credit(),
             Step::Reclaim => {
                 let reclaimed = readers.reclaim(portion);
-                announce(&shared, budget);
+                shared.announce_credit();
                 if reclaimed > 0 {
                     tracing::warn!(
                         remote = %shared.quic.remote_address(),
@@ -108,12 +108,6 @@ pub(crate) async fn keep_room(shared: Arc<Shared>) {
             }
         }
     }
-}
-
-/// Has quinn announce the credit that has gathered, however little: it does so at once when the window grows.
-fn announce(shared: &Shared, budget: u64) {
-    shared.quic.set_receive_window(var_int(budget + 1));
-    shared.quic.set_receive_window(var_int(budget));
 }
 
 /// Decides what to do from what the peer says.

@@ -16,7 +16,8 @@ use tokio::{
 use tunnel_core::{CloseCode, ConnectionError, OpenError, Text};
 
 use crate::{
-    config::QuicConfig,
+    attend::{Awaited, Gone},
+    config::{QuicConfig, var_int},
     error::{connection_error, quic_close_code},
     gate::Gate,
     pressure::Readers,
@@ -43,6 +44,12 @@ pub(crate) struct Shared {
     draining: watch::Sender<Draining>,
     /// Streams of which quinn keeps something until the connection ends.
     remains: AtomicU64,
+    /// Streams that wait for the peer's answer.
+    pub(crate) awaited: Awaited,
+    /// Notified when somebody reports that nobody has the peer's port any more.
+    pub(crate) reported: Notify,
+    /// Why this side has given the peer up, if it has.
+    gone: OnceLock<Gone>,
     /// Notified when no stream is open any more.
     idle: Notify,
     local_close: OnceLock<(CloseCode, Text)>,
@@ -86,6 +93,9 @@ impl Shared {
             runtime: Handle::current(),
             draining: watch::Sender::new(Draining::default()),
             remains: AtomicU64::new(0),
+            awaited: Awaited::default(),
+            reported: Notify::new(),
+            gone: OnceLock::new(),
             idle: Notify::new(),
             local_close: OnceLock::new(),
             sent_at_close: OnceLock::new(),
@@ -94,7 +104,10 @@ impl Shared {
 
     /// quinn's error in the words of the seam.
     pub(crate) fn error(&self, error: quinn::ConnectionError) -> ConnectionError {
-        connection_error(error, self.local_close.get(), self.silence())
+        match (&error, self.gone.get()) {
+            (quinn::ConnectionError::LocallyClosed, Some(gone)) => ConnectionError::transport(*gone),
+            _ => connection_error(error, self.local_close.get(), self.silence()),
+        }
     }
 
     /// How long the peer may be silent.
@@ -109,7 +122,7 @@ impl Shared {
 
     pub(crate) async fn closed(&self) -> ConnectionError {
         let error = self.quic.closed().await;
-        if self.local_close.get().is_some() {
+        if self.local_close.get().is_some() && self.gone.get().is_none() {
             self.told().await;
         }
         self.error(error)
@@ -136,6 +149,32 @@ impl Shared {
             self.quic.close(quic_close_code(code), reason.as_str().as_bytes());
             let _ = self.sent_at_close.set(self.quic.stats().udp_tx.datagrams);
         }
+    }
+
+    /// Closes the connection, unless it is over, because the peer is gone. If it is not, for all the evidence, it may
+    /// as well be told.
+    pub(crate) fn give_up(&self, gone: Gone) {
+        if self.local_close.get().is_none() && self.gone.set(gone).is_ok() {
+            self.close(CloseCode::TIMEOUT, gone.to_string());
+        }
+    }
+
+    /// Has quinn send something at once that the peer must acknowledge.
+    pub(crate) fn probe(&self) {
+        self.announce_credit();
+    }
+
+    /// Has quinn announce the connection's credit, however little has gathered: it does so at once when the window
+    /// grows.
+    pub(crate) fn announce_credit(&self) {
+        let (window, _) = self.config.receive_window();
+        self.quic.set_receive_window(var_int(window + 1));
+        self.quic.set_receive_window(var_int(window));
+    }
+
+    /// How many UDP datagrams have come from the peer.
+    pub(crate) fn datagrams_received(&self) -> u64 {
+        self.quic.stats().udp_rx.datagrams
     }
 
     pub(crate) fn drain(&self, change: impl FnOnce(&mut Draining)) {

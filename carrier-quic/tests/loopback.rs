@@ -6,15 +6,17 @@ mod common;
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    thread::JoinHandle,
     time::Duration,
 };
 
 use bytes::Bytes;
 use carrier_quic::{ClientEndpoint, QuicCarrier, QuicConfig, QuicListener};
 use common::{Verdict, claim, read_all, stream};
-use tokio::time::Instant;
-use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, Listener};
+use tokio::{sync::oneshot, time::Instant};
+use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, DialError, Listener};
 use tunnel_testkit::pki::Pki;
+use tunnel_tls::ServerTls;
 
 struct Real {
     listener: QuicListener,
@@ -126,39 +128,64 @@ async fn two_carriers_share_a_socket() {
     assert_eq!(first.peer().remote_addr.port(), second.peer().remote_addr.port());
 }
 
+/// A server that can die without a word, and an agent that it has welcomed.
+struct Mortal {
+    addr: SocketAddr,
+    tls: ServerTls,
+    agent: Arc<dyn Connection>,
+    die: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+impl Mortal {
+    async fn new() -> Self {
+        let pki = Pki::new();
+        let tls = pki.server();
+        // A server dies with its runtime: nothing that it would still have to say is sent.
+        let (ready, connected) = oneshot::channel();
+        let (die, death) = oneshot::channel::<()>();
+        let first = tls.clone();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let mut listener =
+                    QuicListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &first, QuicConfig::default()).unwrap();
+                ready.send(listener.local_addr().unwrap()).unwrap();
+                let incoming = listener.accept().await.unwrap();
+                let connection = incoming.handshake(&Verdict(None)).await.unwrap();
+                death.await.ok();
+                drop((connection, listener));
+            });
+            runtime.shutdown_background();
+        });
+        let addr = connected.await.unwrap();
+        let carrier =
+            QuicCarrier::new(addr.to_string().parse().unwrap(), &pki.client(), QuicConfig::default()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let agent = carrier.dial(&claim(), deadline).await.unwrap();
+        Self {
+            addr,
+            tls,
+            agent,
+            die,
+            server,
+        }
+    }
+
+    /// Kills the server. Gives the agent's connection, and what a successor needs.
+    fn kill(self) -> (Arc<dyn Connection>, SocketAddr, ServerTls) {
+        self.die.send(()).unwrap();
+        self.server.join().unwrap();
+        (self.agent, self.addr, self.tls)
+    }
+}
+
 #[tokio::test]
 async fn the_successor_of_a_server_that_died_tells_its_agents_so() {
-    let pki = Pki::new();
-    let tls = pki.server();
-    // A server dies with its runtime: nothing that it would still have to say is sent.
-    let (ready, connected) = tokio::sync::oneshot::channel();
-    let (die, death) = tokio::sync::oneshot::channel::<()>();
-    let first = tls.clone();
-    let server = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let mut listener =
-                QuicListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &first, QuicConfig::default()).unwrap();
-            ready.send(listener.local_addr().unwrap()).unwrap();
-            let incoming = listener.accept().await.unwrap();
-            let connection = incoming.handshake(&Verdict(None)).await.unwrap();
-            death.await.ok();
-            drop((connection, listener));
-        });
-        runtime.shutdown_background();
-    });
-    let addr = connected.await.unwrap();
-    let carrier = QuicCarrier::new(addr.to_string().parse().unwrap(), &pki.client(), QuicConfig::default()).unwrap();
-    let agent = carrier
-        .dial(&claim(), Instant::now() + Duration::from_secs(10))
-        .await
-        .unwrap();
-    die.send(()).unwrap();
-    server.join().unwrap();
-
+    let (agent, addr, tls) = Mortal::new().await.kill();
     let successor = tokio::time::timeout(Duration::from_secs(5), async {
         loop {
             // The port is free once the last of the old runtime is gone.
@@ -172,4 +199,50 @@ async fn the_successor_of_a_server_that_died_tells_its_agents_so() {
     let noticed = tokio::time::timeout(Duration::from_secs(5), agent.open(common::head()));
     assert!(noticed.await.expect("within a third of the keepalive").is_err());
     assert!(!matches!(agent.closed().await, ConnectionError::TimedOut { .. }));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_system_of_a_server_that_died_tells_its_agents_so() {
+    let (agent, addr, _) = Mortal::new().await.kill();
+    let noticed = tokio::time::timeout(Duration::from_secs(5), agent.open(common::head()));
+    assert!(noticed.await.expect("within a third of the keepalive").is_err());
+    let ConnectionError::Transport(cause) = agent.closed().await else {
+        panic!("not by the report")
+    };
+    assert!(
+        cause
+            .to_string()
+            .starts_with(&format!("nobody listens at {addr} any more")),
+        "{cause}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_socket_with_dials_to_nobody_serves_its_other_connections() {
+    let nobody = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut real = Real::new((Ipv4Addr::LOCALHOST, 0).into(), "127.0.0.1").unwrap();
+    let endpoint = ClientEndpoint::bind(&QuicConfig::default()).unwrap();
+    real.carrier = real.carrier.with_endpoint(endpoint.clone());
+    let (agent, server) = real.connect().await;
+    let lost = QuicCarrier::new(
+        nobody.to_string().parse().unwrap(),
+        &Pki::new().client(),
+        QuicConfig::default(),
+    )
+    .unwrap()
+    .with_endpoint(endpoint);
+    for _ in 0..50 {
+        let (deadline, claim) = (Instant::now() + Duration::from_secs(10), claim());
+        let (failed, stream) = tokio::join!(lost.dial(&claim, deadline), stream(&agent, &server));
+        assert!(matches!(failed, Err(DialError::Unreachable { .. })), "{failed:?}");
+        let (mut here, mut there) = stream;
+        here.tx.send_all(Bytes::from_static(b"alive")).await.unwrap();
+        here.tx.finish().await.unwrap();
+        assert_eq!(read_all(&mut *there.rx).await.unwrap(), b"alive");
+    }
 }

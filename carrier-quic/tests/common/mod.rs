@@ -72,6 +72,7 @@ impl World {
         let listener =
             QuicListener::with_abstract_socket(endpoint_config(1), net.socket(SERVER), server, config.clone())
                 .expect("a listener");
+        net.report_to(SERVER, listener.port_reports());
         let carrier = Self::carrier(&net, AGENT, client, config.clone());
         Self {
             net,
@@ -85,6 +86,7 @@ impl World {
     /// Another agent at this address.
     pub(crate) fn carrier(net: &Net, addr: SocketAddr, tls: &tunnel_tls::ClientTls, config: QuicConfig) -> QuicCarrier {
         let endpoint = ClientEndpoint::with_abstract_socket(endpoint_config(2), net.socket(addr)).expect("an endpoint");
+        net.report_to(addr, endpoint.port_reports());
         let server: HostPort = SERVER.to_string().parse().expect("an address");
         QuicCarrier::new(server, tls, config)
             .expect("a carrier")

@@ -1,8 +1,8 @@
-//! A UDP network in virtual time: latency, bandwidth, loss, silence.
+//! A UDP network in virtual time: latency, bandwidth, loss, silence, and ICMP for ports that nobody has.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     fmt, io,
     io::IoSliceMut,
     net::SocketAddr,
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use carrier_quic::PortReports;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
@@ -52,6 +53,12 @@ pub(crate) struct Net(Arc<Mutex<State>>);
 struct State {
     link: Link,
     silent: bool,
+    /// Addresses whose process was killed.
+    killed: HashSet<SocketAddr>,
+    /// Addresses to which packets are reported as undeliverable although they are delivered.
+    slandered: HashSet<SocketAddr>,
+    /// Who wants to hear of packets that could not be delivered, by the sender's address.
+    reports: HashMap<SocketAddr, PortReports>,
     random: fastrand::Rng,
     inboxes: HashMap<SocketAddr, Inbox>,
     /// When the line out of an address is free again.
@@ -79,6 +86,9 @@ impl Net {
         Self(Arc::new(Mutex::new(State {
             link,
             silent: false,
+            killed: HashSet::new(),
+            slandered: HashSet::new(),
+            reports: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
             inboxes: HashMap::new(),
             busy_until: HashMap::new(),
@@ -111,6 +121,26 @@ impl Net {
         self.0.lock().unwrap().silent = silent;
     }
 
+    /// Lets a sender hear of what could not be delivered.
+    pub(crate) fn report_to(&self, sender: SocketAddr, reports: &PortReports) {
+        self.0.lock().unwrap().reports.insert(sender, reports.clone());
+    }
+
+    /// Where a sender hears of what could not be delivered.
+    pub(crate) fn reports_of(&self, sender: SocketAddr) -> PortReports {
+        self.0.lock().unwrap().reports[&sender].clone()
+    }
+
+    /// From now on nothing comes from this address, and what is sent to it is answered with "port unreachable".
+    pub(crate) fn kill(&self, addr: SocketAddr) {
+        self.0.lock().unwrap().killed.insert(addr);
+    }
+
+    /// From now on what is sent to this address is answered with "port unreachable", and delivered all the same.
+    pub(crate) fn slander(&self, addr: SocketAddr) {
+        self.0.lock().unwrap().slandered.insert(addr);
+    }
+
     pub(crate) fn set_link(&self, link: Link) {
         self.0.lock().unwrap().link = link;
     }
@@ -122,9 +152,27 @@ impl Net {
 }
 
 impl State {
+    fn report(&self, sender: SocketAddr, to: SocketAddr, packet: &[u8]) {
+        let Some(reports) = self.reports.get(&sender).cloned() else {
+            return;
+        };
+        let (delay, quoted) = (2 * self.link.latency, packet[..packet.len().min(500)].to_vec());
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            reports.unreachable(to, &quoted);
+        });
+    }
+
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.sent += 1;
-        let lost = self.silent || bytes.len() > MTU || self.random.u32(0..1000) < self.link.loss;
+        if self.killed.contains(&from) {
+            return;
+        }
+        if self.killed.contains(&to) || self.slandered.contains(&to) {
+            self.report(from, to, bytes);
+        }
+        let lost =
+            self.silent || self.killed.contains(&to) || bytes.len() > MTU || self.random.u32(0..1000) < self.link.loss;
         if lost {
             return;
         }

@@ -1,11 +1,18 @@
-//! UDP sockets with buffers that are large enough.
+//! UDP sockets with buffers that are large enough and, on Linux, with ears for ICMP.
+
+#[cfg(target_os = "linux")]
+mod hearing;
 
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
 };
 
+use quinn::AsyncUdpSocket;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::reports::PortReports;
 
 /// Binds a UDP socket and asks for buffers of `buffer` bytes. An IPv6 wildcard address takes IPv4 as well.
 pub(crate) fn bind(addr: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
@@ -25,6 +32,16 @@ pub(crate) fn bind(addr: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
 /// Binds a socket to dial from: for both families where the system has both.
 pub(crate) fn bind_any(buffer: usize) -> io::Result<UdpSocket> {
     bind((Ipv6Addr::UNSPECIFIED, 0).into(), buffer).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into(), buffer))
+}
+
+/// Makes the socket one for quinn, which tells what it hears.
+pub(crate) fn wrap(socket: UdpSocket, reports: &PortReports) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    #[cfg(target_os = "linux")]
+    let socket = Arc::new(hearing::Hearing::new(socket, reports.clone())?);
+    // Other systems do not say which packet an error is about.
+    #[cfg(not(target_os = "linux"))]
+    let socket = quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket)?;
+    Ok(reports.wrap(socket))
 }
 
 /// Asks for buffers of `buffer` bytes each way, and warns when the kernel grants less.
