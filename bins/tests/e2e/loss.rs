@@ -5,22 +5,24 @@ use std::time::Instant;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinHandle,
 };
 
-use crate::support::{NOTICED, Process, Server, Tunnel, agent_args, ask, end, get, soon, target, within};
+use crate::support::{Answer, NOTICED, Process, Server, Tunnel, agent_args, ask, end, get, soon, target, within};
 
 /// Settings by which a dead path is noticed within 900 ms.
 const QUICK: [&str; 2] = ["--keepalive-interval=600ms", "--keepalive-timeout=300ms"];
 
+/// Settings by which it would be noticed after minutes, so that what is noticed earlier was noticed in another way.
+const PATIENT: [&str; 2] = ["--keepalive-interval=200s", "--keepalive-timeout=100s"];
+
 #[tokio::test]
 async fn streams_and_dials_end_when_the_agent_is_killed() {
-    let mut tunnel = Tunnel::with(&QUICK, &QUICK).await;
+    let mut tunnel = Tunnel::with(&PATIENT, &PATIENT).await;
     let unanswering = target::Unanswering::new().await;
     let mut download = tunnel.server.connect(target::endless().await).await.tunnel();
     download.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
-    let proxy = tunnel.server.proxy;
-    let dial = tokio::spawn(async move { ask(TcpStream::connect(proxy).await.unwrap(), unanswering.addr).await });
-    dialling(&tunnel).await;
+    let dial = dial(&tunnel, &unanswering).await;
 
     tunnel.agent.signal("KILL");
     let dial = within(NOTICED, "the dial fails", dial).await.unwrap();
@@ -28,16 +30,30 @@ async fn streams_and_dials_end_when_the_agent_is_killed() {
     assert!(text.contains("error=connection_terminated"), "{text}");
     within(NOTICED, "the download ends", end(&mut download)).await;
     let line = tunnel.server.log.line("agent disconnected").await;
-    assert!(line.contains("the peer has been silent for 900ms"), "{line}");
+    assert!(line.contains("nobody listens at 127.0.0.1:"), "{line}");
 
     let site = target::http("a page\n").await;
     tunnel.server.connect(site).await.refusal(503).await;
-    tunnel.restart_agent(&QUICK).await;
+    tunnel.restart_agent(&PATIENT).await;
     assert_eq!(tunnel.server.fetch(site).await, "a page\n");
 }
 
-/// Waits until a dial is pending.
-async fn dialling(tunnel: &Tunnel) {
+#[tokio::test]
+async fn dials_end_when_the_agent_is_killed_although_nothing_else_moves() {
+    let tunnel = Tunnel::with(&PATIENT, &PATIENT).await;
+    let unanswering = target::Unanswering::new().await;
+    let waiting = dial(&tunnel, &unanswering).await;
+    tunnel.agent.signal("KILL");
+    let dial = within(NOTICED, "the dial fails", waiting).await.unwrap();
+    let text = dial.refusal(502).await;
+    assert!(text.contains("error=connection_terminated"), "{text}");
+    tunnel.server.log.line("agent disconnected").await;
+}
+
+/// Begins a dial and waits until it is pending.
+async fn dial(tunnel: &Tunnel, target: &target::Unanswering) -> JoinHandle<Answer<TcpStream>> {
+    let (proxy, addr) = (tunnel.server.proxy, target.addr);
+    let dial = tokio::spawn(async move { ask(TcpStream::connect(proxy).await.unwrap(), addr).await });
     let pending = async {
         loop {
             let (_, metrics) = get(tunnel.server.admin, "/metrics").await;
@@ -47,6 +63,7 @@ async fn dialling(tunnel: &Tunnel) {
         }
     };
     soon("a dial is pending", pending).await;
+    dial
 }
 
 #[tokio::test]
@@ -66,19 +83,22 @@ async fn an_agent_that_comes_back_before_it_is_missed_serves_at_once() {
 
 #[tokio::test]
 async fn an_agent_returns_to_a_server_that_was_killed() {
-    let mut tunnel = Tunnel::with(&QUICK, &QUICK).await;
+    let mut tunnel = Tunnel::with(&PATIENT, &PATIENT).await;
     let (mut client, mut target) = tunnel.held().await;
     let carrier = tunnel.server.carrier;
     tunnel.server.signal("KILL");
     tunnel.server.process().ended().await;
     within(NOTICED, "the client sees the end", end(&mut client)).await;
+    // The agent has something to say, and finds out that nobody hears it.
+    target.write_all(b"x").await.unwrap();
     let line = tunnel.agent.log.line("lost").await;
+    assert!(line.contains("nobody listens at 127.0.0.1:"), "{line}");
     assert!(line.contains("connecting again"), "{line}");
     within(NOTICED, "the target sees the end", end(&mut target)).await;
 
     let here = tunnel.agent.log.here();
     let mut args = Server::args(&tunnel.pki);
-    args.extend(QUICK.map(Into::into));
+    args.extend(PATIENT.map(Into::into));
     let server = Server::start_on(carrier, args).await;
     within(NOTICED, "the agent is back", async {
         tunnel.agent.log.line_after(here, "connected with server").await;
