@@ -1,7 +1,8 @@
-//! The memory carrier and the conformance laws that every carrier must pass.
+//! The memory carrier, a simulated network, and the conformance laws that every carrier must pass.
 //!
 //! [`memory`] is the reference implementation of the carrier seam: small enough to read, and held to the same laws as
-//! the carriers that use a network. [`mod@conformance`] holds those laws. The crate belongs in tests and examples.
+//! the carriers that use a network. [`mod@conformance`] holds those laws. [`sim`] is a network of byte pipes in virtual
+//! time, for the carriers over TCP. The crate belongs in tests and examples.
 
 pub mod conformance;
 pub mod memory;

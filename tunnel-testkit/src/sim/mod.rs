@@ -2,7 +2,10 @@
 //!
 //! [`Net`] carries bytes as TCP would, with latency, bandwidth, jitter and small buffers, and breaks on request. It is
 //! [dialled](tunnel_tcp::Dial) and [accepts](tunnel_tcp::Accept) like the real one, so that a carrier over TCP runs in
-//! a test as it is. The same seed and the same calls give the same bytes at the same times.
+//! a test as it is. [`PipeLink`] carries messages over its pipes, and [`LinkCarrier`] with [`LinkListener`] shows what a
+//! carrier on the mux has to do; [`LinkHarness`] holds them to the laws.
+//!
+//! The same seed and the same calls give the same bytes at the same times.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -23,6 +26,8 @@
 //! # }
 //! ```
 
+mod carrier;
+mod harness;
 mod line;
 mod link;
 mod net;
@@ -31,6 +36,8 @@ mod pipe;
 mod profile;
 
 pub use self::{
+    carrier::{Known, LinkCarrier, LinkListener},
+    harness::LinkHarness,
     link::PipeLink,
     net::{AGENT, Net, SERVER, SimAcceptor, SimConnection},
     pipe::SimIo,
