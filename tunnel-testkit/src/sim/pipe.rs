@@ -248,9 +248,14 @@ impl AsyncWrite for SimIo {
             if lines.from[index(this.side.peer())].is_reset(now) {
                 return Poll::Ready(Err(reset()));
             }
-            match lines.from[index(this.side)].flush(now) {
+            let line = &mut lines.from[index(this.side)];
+            let sent = line.sent();
+            match line.flush(now) {
                 None => {
-                    lines.wake_reader(this.side.peer());
+                    // Ends that flush whenever they are woken would wake each other for ever.
+                    if line.sent() > sent {
+                        lines.wake_reader(this.side.peer());
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 at => {

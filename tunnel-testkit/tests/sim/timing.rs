@@ -1,10 +1,10 @@
 //! When bytes arrive.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::Instant,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, timeout},
 };
 use tunnel_tcp::{Accept, Dial};
 use tunnel_testkit::{
@@ -181,4 +181,30 @@ async fn a_stall_holds_back_one_direction_of_one_connection() {
     far.read_exact(&mut [0; 15_000]).await.unwrap();
     assert_eq!(start.elapsed(), 15 * MS, "it goes on where it was");
     assert_eq!(connections[0].sent(Side::Agent), 20_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_that_flush_whenever_they_are_woken_come_to_rest() {
+    let (mut near, mut far) = pair(&Net::new(Profile::default())).await;
+    let reader = tokio::spawn(async move {
+        poll_fn(|cx| {
+            let _ = Pin::new(&mut far).poll_flush(cx);
+            Pin::new(&mut far).poll_read(cx, &mut ReadBuf::new(&mut [0]))
+        })
+        .await
+    });
+    let mut turns = 0;
+    let writer = poll_fn(|cx| {
+        turns += 1;
+        let _ = Pin::new(&mut near).poll_flush(cx);
+        if turns > 100 {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut near).poll_read(cx, &mut ReadBuf::new(&mut [0]))
+    });
+    assert!(
+        timeout(Duration::from_secs(1), writer).await.is_err(),
+        "they wake each other"
+    );
+    reader.abort();
 }
