@@ -43,5 +43,5 @@ pub use inbound::InboundHandler;
 pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
 pub use policy::{AgentPolicy, AgentPolicyConfig, Policy, PolicyConfig};
 pub use relay::{Counters, End, Meter, Party, Relay, RelayOptions, RelayReport, Socket, relay};
-pub use server::{AcceptConfig, Server, ServerBuilder, ServerConfig, ServerMetrics};
+pub use server::{AcceptConfig, NoPlace, Place, Places, Server, ServerBuilder, ServerConfig, ServerMetrics};
 pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};

@@ -26,12 +26,13 @@ use tokio_util::{
 use tracing::info;
 use tunnel_proto::{AgentId, CloseCode, ServerId, StreamCode, StreamHead, Target};
 
-use self::{accept::AcceptFilter, open::OnBehalf, places::Places, streams::Streams};
+use self::{accept::AcceptFilter, open::OnBehalf, streams::Streams};
 pub use self::{
     builder::ServerBuilder,
     config::{AcceptConfig, InvalidServerConfig, ServerConfig},
     inbound::RefuseInbound,
     metrics::ServerMetrics,
+    places::{NoPlace, Place, Places},
 };
 use crate::{
     admission::Authenticator,

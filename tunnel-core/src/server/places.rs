@@ -9,7 +9,7 @@ use std::{
 /// A bounded number of places, of which no source gets all: it may hold half of those that are left, and never more
 /// than its own limit. So whoever comes late, while one source has taken all that it can, still finds places.
 #[derive(Debug)]
-pub(super) struct Places {
+pub struct Places {
     total: u32,
     per_source: u32,
     taken: Mutex<Taken>,
@@ -23,14 +23,14 @@ struct Taken {
 
 /// A place that is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     places: Arc<Places>,
     source: IpAddr,
 }
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoPlace {
+pub enum NoPlace {
     /// All are taken.
     Total,
     /// The source has its share.
@@ -38,7 +38,9 @@ pub(super) enum NoPlace {
 }
 
 impl Places {
-    pub(super) fn new(total: u32, per_source: u32) -> Arc<Self> {
+    /// So many places, of which one source gets at most `per_source`.
+    #[must_use]
+    pub fn new(total: u32, per_source: u32) -> Arc<Self> {
         Arc::new(Self {
             total,
             per_source,
@@ -46,7 +48,9 @@ impl Places {
         })
     }
 
-    pub(super) fn take(self: &Arc<Self>, addr: IpAddr) -> Result<Place, NoPlace> {
+    /// Takes a place for a connection from this address. An IPv6 source is its /64 network, of which one machine can
+    /// take any address.
+    pub fn take(self: &Arc<Self>, addr: IpAddr) -> Result<Place, NoPlace> {
         let source = source(addr);
         let mut taken = self.taken();
         let free = self.total.saturating_sub(taken.total);
