@@ -1,0 +1,197 @@
+//! One TCP connection of a server, and the calls on it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use hyper::{body::Incoming as Body, server::conn::http2::Builder, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    pin, select,
+    sync::{mpsc, oneshot, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tunnel_core::{HandshakeError, Identity, Place};
+use tunnel_tcp::{Accepted, ServerSecurity};
+
+use crate::{
+    METHOD,
+    body::{self, GRPC, ServerBody},
+    config::{GrpcConfig, MAX_FRAME, MAX_HEADERS},
+    health,
+    incoming::GrpcIncoming,
+    pipe::Pipe,
+    preface,
+};
+
+/// How long a peer that was asked to go may take to close a connection without calls.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// What the connections of a listener share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: GrpcConfig,
+    pub(crate) security: ServerSecurity,
+    /// Calls that wait to be accepted.
+    pub(crate) calls: mpsc::Sender<GrpcIncoming>,
+    /// Cancelled when the listener is dropped.
+    pub(crate) gone: CancellationToken,
+}
+
+/// A connection that has passed its handshake.
+#[derive(Debug)]
+struct Peer {
+    shared: Arc<Shared>,
+    remote_addr: SocketAddr,
+    identity: Identity,
+    /// How many calls are open on it.
+    open: watch::Sender<usize>,
+}
+
+/// Counts a call for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct OpenCall(Arc<Peer>);
+
+impl OpenCall {
+    fn new(peer: &Arc<Peer>) -> Self {
+        peer.open.send_modify(|open| *open += 1);
+        Self(Arc::clone(peer))
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+    }
+}
+
+/// Serves a connection to its end. `place` is held during the handshake.
+pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place) {
+    let remote_addr = accepted.remote_addr;
+    let handshake = async {
+        let (io, identity) = shared.security.secure(accepted.io).await?;
+        Ok::<_, HandshakeError>((preface::expect(io).await?, identity))
+    };
+    let (io, identity) = match timeout(shared.config.handshake_timeout, handshake).await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => {
+            return tracing::debug!(%remote_addr, error = &error as &dyn std::error::Error, "no HTTP/2 connection");
+        }
+        Err(_) => return tracing::debug!(%remote_addr, "no HTTP/2 connection in time"),
+    };
+    drop(place);
+    let peer = Peer {
+        shared,
+        remote_addr,
+        identity,
+        open: watch::Sender::new(0),
+    };
+    http2(io, Arc::new(peer)).await;
+}
+
+async fn http2(io: Pipe, peer: Arc<Peer>) {
+    let config = &peer.shared.config;
+    let silence = config.keepalive().bound();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(config.stream_window())
+        .initial_connection_window_size(config.shared_window())
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADERS)
+        .max_send_buf_size(config.send_buffer)
+        .max_concurrent_streams(config.max_calls)
+        // Behind the mux's own, which says more of what has happened.
+        .keep_alive_interval(silence)
+        .keep_alive_timeout(silence);
+    let service = service_fn(|request| {
+        let call = OpenCall::new(&peer);
+        async move {
+            let mut response = route(request, &call.0).await;
+            response.body_mut().call = Some(call);
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    pin!(connection);
+    let mut open = peer.open.subscribe();
+    let mut is_leaving = false;
+    loop {
+        let patience = if is_leaving { CLOSE_GRACE } else { config.idle_timeout };
+        select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(remote_addr = %peer.remote_addr, error, "a HTTP/2 connection failed");
+                }
+                return;
+            }
+            () = idle_for(patience, &mut open) => {
+                if is_leaving {
+                    return;
+                }
+            }
+            () = peer.shared.gone.cancelled(), if !is_leaving => {}
+        }
+        is_leaving = true;
+        connection.as_mut().graceful_shutdown();
+    }
+}
+
+/// Waits until there has been no call for so long.
+async fn idle_for(time: Duration, open: &mut watch::Receiver<usize>) {
+    loop {
+        // The sender lives as long as the connection.
+        let _ = open.wait_for(|open| *open == 0).await;
+        select! {
+            () = sleep(time) => return,
+            _ = open.wait_for(|open| *open > 0) => {}
+        }
+    }
+}
+
+async fn route(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBody> {
+    let is_grpc = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()));
+    if !is_grpc {
+        return body::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC\n");
+    }
+    if request.method() != Method::POST {
+        return body::text(StatusCode::METHOD_NOT_ALLOWED, "gRPC calls are made by POST\n");
+    }
+    let gone = &peer.shared.gone;
+    match request.uri().path() {
+        METHOD => connect(request, peer).await,
+        health::CHECK => health::check(request.into_body(), gone).await,
+        health::WATCH => health::watch(request.into_body(), gone).await,
+        _ => body::status(Status::unimplemented("there is no such method here")),
+    }
+}
+
+/// Hands a call to whoever accepts, and waits for the answer.
+async fn connect(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBody> {
+    let (answer, answered) = oneshot::channel();
+    let (head, body) = request.into_parts();
+    let incoming = GrpcIncoming {
+        remote_addr: peer.remote_addr,
+        identity: peer.identity.clone(),
+        headers: head.headers,
+        body,
+        answer,
+        config: peer.shared.config.clone(),
+    };
+    let waiting = peer.shared.calls.send(incoming);
+    if !matches!(timeout(peer.shared.config.handshake_timeout, waiting).await, Ok(Ok(()))) {
+        return unavailable();
+    }
+    answered.await.unwrap_or_else(|_| unavailable())
+}
+
+fn unavailable() -> Response<ServerBody> {
+    body::status(Status::unavailable(
+        "this server takes no more connections at the moment",
+    ))
+}
