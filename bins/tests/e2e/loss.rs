@@ -109,6 +109,17 @@ async fn an_agent_returns_to_a_server_that_was_killed() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_drain_that_was_not_finished_is_told() {
+    let tunnel = Tunnel::with(&QUICK, &QUICK).await;
+    let _held = tunnel.held().await;
+    tunnel.server.signal("TERM");
+    tunnel.agent.log.line("is draining").await;
+    tunnel.server.signal("KILL");
+    let line = tunnel.agent.log.line("a draining connection was cut").await;
+    assert!(line.contains("WARN"), "{line}");
+}
+
+#[tokio::test]
 async fn a_frozen_agent_is_noticed_passed_over_and_taken_back() {
     let tunnel = Tunnel::with(&QUICK, &QUICK).await;
     let site = target::http("a page\n").await;

@@ -32,7 +32,7 @@ pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, serv
     agent.metrics.connections.get_or_create(&labels).inc();
 
     let mut streams = JoinSet::new();
-    let cause = until_the_end(&agent, &connection, &mut streams).await;
+    let Ended { cause, draining } = until_the_end(&agent, &connection, &mut streams).await;
 
     drop(served);
     agent.metrics.connections.get_or_create(&labels).dec();
@@ -40,6 +40,8 @@ pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, serv
     agent.metrics.connections_ended.get_or_create(&ended).inc();
     if cause.code() == Some(CloseCode::DRAINED) {
         info!(carrier, "a drained connection has ended: {}", Chain(&cause));
+    } else if draining {
+        warn!(carrier, "a draining connection was cut: {}", Chain(&cause));
     }
     // Relays see for themselves that the connection has ended, and pass that on.
     tokio::select! {
@@ -49,24 +51,29 @@ pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, serv
     }
 }
 
+/// How a connection has ended.
+struct Ended {
+    cause: ConnectionError,
+    /// Whether it was being drained, and this agent did not cut that short. Nobody else tells of its end then.
+    draining: bool,
+}
+
 /// Takes streams until the connection has ended.
-async fn until_the_end(
-    agent: &Arc<Inner>,
-    connection: &Arc<dyn Connection>,
-    streams: &mut JoinSet<()>,
-) -> ConnectionError {
+async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, streams: &mut JoinSet<()>) -> Ended {
     let mut closed = connection.closed();
+    let mut drained = std::pin::pin!(connection.draining());
     let mut leaving = std::pin::pin!(agent.leaving());
-    let (mut accepting, mut staying) = (true, true);
+    let (mut accepting, mut staying, mut draining) = (true, true, false);
     loop {
         tokio::select! {
             biased;
-            cause = &mut closed => return cause,
+            cause = &mut closed => return Ended { cause, draining },
             () = agent.stop.cancelled() => break,
             () = &mut leaving, if staying => {
                 staying = false;
                 connection.drain();
             }
+            () = &mut drained, if !draining => draining = true,
             Some(ended) = streams.join_next() => note_panic(ended),
             inbound = connection.accept(), if accepting => match inbound {
                 Ok(inbound) => take(agent, connection, inbound, streams),
@@ -76,13 +83,14 @@ async fn until_the_end(
     }
     let reason = "the agent is shutting down";
     connection.close(CloseCode::SHUTDOWN, reason);
-    timeout(CLOSE_LIMIT, closed).await.unwrap_or_else(|_| {
+    let cause = timeout(CLOSE_LIMIT, closed).await.unwrap_or_else(|_| {
         warn!(
             carrier = connection.peer().carrier,
             "the carrier did not end a closed connection"
         );
         ConnectionError::local(CloseCode::SHUTDOWN, reason)
-    })
+    });
+    Ended { cause, draining: false }
 }
 
 /// Gives a stream to the handler, unless too many wait for their answer.
