@@ -63,6 +63,8 @@ pub fn explain_sent_alert(alert: u8, detail: &str) -> String {
         AlertDescription::CertificateRevoked => certificate_clause(&CertificateError::Revoked),
         AlertDescription::CertificateRequired => clause(&Error::NoCertificatesPresented),
         AlertDescription::NoApplicationProtocol => clause(&Error::NoApplicationProtocol),
+        // The library shows it inside its own names for other errors.
+        _ if detail.contains(CA_AS_LEAF) => ca_as_leaf(),
         _ => format!("this side refused the handshake: {detail}"),
     };
     safe(&clause)
@@ -144,11 +146,16 @@ fn certificate_clause(error: &CertificateError) -> String {
         }
         CertificateError::InvalidPurpose => "the peer's certificate is not meant for this use".into(),
         CertificateError::BadEncoding => "the peer's certificate is malformed".into(),
-        CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => {
-            "the peer shows a CA certificate as its own: it needs one that the CA has issued".into()
-        }
+        CertificateError::Other(other) if other.0.to_string() == CA_AS_LEAF => ca_as_leaf(),
         other => format!("the peer's certificate is not acceptable ({other})"),
     }
+}
+
+/// What the library calls it, which has no variant for it.
+const CA_AS_LEAF: &str = "CaUsedAsEndEntity";
+
+fn ca_as_leaf() -> String {
+    "the peer shows a CA certificate as its own: it needs one that the CA has issued".into()
 }
 
 fn wrong_name(expected: &ServerName<'_>, presented: &[String]) -> String {

@@ -128,6 +128,14 @@ async fn what_goes_wrong_is_said_on_both_ends() {
         "the peer requires a certificate, and this side sent none"
     );
 
+    let mut params = leaf("node-7", rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (at_server, _) = dial(&server, &client_tls_with(&ca, &clients.sign(&params))).await;
+    assert_eq!(
+        said(&at_server.unwrap_err()),
+        "the peer shows a CA certificate as its own: it needs one that the CA has issued"
+    );
+
     let server = listen(&server_tls(
         &ca.sign(&leaf("other.example", rcgen::ExtendedKeyUsagePurpose::ServerAuth)),
     ));
