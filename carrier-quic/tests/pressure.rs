@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use carrier_quic::QuicConfig;
@@ -61,6 +61,24 @@ async fn the_longest_stalled_make_way_for_the_others() {
     assert!((1..=8).contains(&reclaimed.len()), "{reclaimed:?}");
     let oldest: Vec<_> = (0..reclaimed.len()).collect();
     assert_eq!(reclaimed, oldest, "the longest stalled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_reset_of_a_stream_hears_that_it_made_way() {
+    let (agent, server) = World::new(config(), Link::default()).connect().await;
+    // A relay does so while its socket takes nothing more.
+    let (mut first, mut stalled) = stream(&server, &agent).await;
+    fill(&mut *first.tx).await;
+    let waiting = tokio::spawn(async move { poll_fn(|cx| stalled.rx.poll_reset(cx)).await });
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        let (mut here, there) = stream(&server, &agent).await;
+        fill(&mut *here.tx).await;
+        others.push((here, there));
+    }
+    let heard = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    let error = heard.expect("the one who waits is woken").unwrap();
+    assert!(matches!(error, RecvError::Stopped(StreamCode::MEMORY)), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -40,11 +40,18 @@ enum State {
 /// quinn's half, within reach of whoever has to reclaim the memory of a stream that nobody reads.
 #[derive(Debug)]
 pub(crate) struct RecvSlot {
-    quic: Mutex<quinn::RecvStream>,
+    inner: Mutex<Inner>,
     id: u64,
     /// [`WAITING`] while the reader waits for bytes, [`RECLAIMED`] once the stream was stopped for its memory, else
     /// the tick at which the reader last took bytes.
     tick: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    quic: quinn::RecvStream,
+    /// Whoever waits for the stream's reset, and has to hear of its reclaim.
+    resets: Option<Waker>,
 }
 
 const WAITING: u64 = u64::MAX;
@@ -54,7 +61,7 @@ impl RecvHalf {
     pub(super) fn new(shared: Arc<Shared>, ticket: Arc<Ticket>, quic: quinn::RecvStream) -> Self {
         let slot = Arc::new(RecvSlot {
             id: VarInt::from(quic.id()).into_inner(),
-            quic: Mutex::new(quic),
+            inner: Mutex::new(Inner { quic, resets: None }),
             tick: AtomicU64::new(shared.readers.as_ref().map_or(0, pressure::Readers::tick)),
         });
         if let Some(readers) = &shared.readers {
@@ -146,7 +153,7 @@ impl RecvStream for RecvHalf {
     fn stop(&mut self, code: StreamCode) {
         if matches!(self.state, State::Open) {
             // It fails only for streams that are over.
-            let _ = self.slot.lock().stop(quic_stream_code(code));
+            let _ = self.slot.lock().quic.stop(quic_stream_code(code));
             self.end(State::Failed(RecvError::Stopped(code)));
         }
     }
@@ -185,39 +192,49 @@ impl RecvSlot {
 
     /// Stops the stream and drops what it holds, unless its reader has come back since `tick`. Says whether it did.
     pub(crate) fn reclaim(&self, tick: u64) -> bool {
-        let mut quic = self.lock();
+        let mut inner = self.lock();
         if self.stalled_since() != Some(tick) {
             return false;
         }
         self.tick.store(RECLAIMED, Ordering::Relaxed);
-        quic.stop(quic_stream_code(StreamCode::MEMORY)).is_ok()
+        let stopped = inner.quic.stop(quic_stream_code(StreamCode::MEMORY)).is_ok();
+        let waiting = inner.resets.take();
+        drop(inner);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+        stopped
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, max: usize, tick: u64) -> Poll<Result<Option<Bytes>, SlotError>> {
-        let mut quic = self.lock();
+        let mut inner = self.lock();
         if self.tick.load(Ordering::Relaxed) == RECLAIMED {
             return Poll::Ready(Err(SlotError::Reclaimed));
         }
-        let read = poll_once(cx, quic.read_chunk(max, true));
+        let read = poll_once(cx, inner.quic.read_chunk(max, true));
         self.tick
             .store(if read.is_pending() { WAITING } else { tick }, Ordering::Relaxed);
         read.map(|chunk| Ok(chunk.map_err(SlotError::Read)?.map(|chunk| chunk.bytes)))
     }
 
     fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<RecvError> {
-        let mut quic = self.lock();
+        let mut inner = self.lock();
         if self.tick.load(Ordering::Relaxed) == RECLAIMED {
             return Poll::Ready(RecvError::Stopped(StreamCode::MEMORY));
         }
-        match ready!(poll_once(cx, quic.received_reset())) {
+        match &mut inner.resets {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        match ready!(poll_once(cx, inner.quic.received_reset())) {
             Ok(Some(code)) => Poll::Ready(RecvError::Reset(stream_code(code))),
             // The stream or the connection is over, which reading tells behind what has arrived.
             Ok(None) | Err(_) => Poll::Pending,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, quinn::RecvStream> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics while it is held.
-        self.quic.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
