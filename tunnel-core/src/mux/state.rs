@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 use tunnel_proto::{
     Answer, StreamCode, StreamHead,
-    mux::{CloseReason, Event, Mux, OpenBlocked, ReadError, StreamId},
+    mux::{CloseReason, Event, Mux, OpenBlocked, StreamId},
 };
 
 use super::{
@@ -36,8 +36,6 @@ pub(super) struct State {
     driver: Driver,
     /// How the link failed, if it did.
     failure: Option<SharedError>,
-    /// Streams reclaimed since somebody asked.
-    reclaimed: u64,
 }
 
 /// The task that drives the connection, as far as others have to know.
@@ -62,7 +60,7 @@ pub(super) struct Rest {
     pub(super) has_work: bool,
     /// When the machine wants to look at the clock.
     pub(super) alarm: Option<Instant>,
-    /// How many streams were reclaimed since the last time.
+    /// How many streams were reclaimed so far.
     pub(super) reclaimed: u64,
 }
 
@@ -82,7 +80,6 @@ impl State {
             unanswered: HashMap::new(),
             driver: Driver::default(),
             failure: None,
-            reclaimed: 0,
         }
     }
 
@@ -122,14 +119,8 @@ impl State {
                 self.answered(id, outcome, news);
             }
             Event::Unanswered { id, code } => self.answered(id, Err(OpenError::Reset(code)), news),
-            Event::Readable { id } => self.waiting.wake(id, On::Recv, news),
             Event::Writable { id } => self.waiting.wake(id, On::Send, news),
-            Event::RecvEnded { id } => {
-                if self.mux.recv_ended(id) == Some(ReadError::Stopped(StreamCode::MEMORY)) {
-                    self.reclaimed += 1;
-                }
-                self.waiting.wake(id, On::Recv, news);
-            }
+            Event::Readable { id } | Event::RecvEnded { id } => self.waiting.wake(id, On::Recv, news),
             Event::Stopped { id } => {
                 self.waiting.wake(id, On::Send, news);
                 self.waiting.wake(id, On::Stop, news);
@@ -307,7 +298,7 @@ impl State {
             is_over: self.mux.closed().is_some(),
             has_work: self.has_work(),
             alarm: self.driver.alarm,
-            reclaimed: std::mem::take(&mut self.reclaimed),
+            reclaimed: self.mux.stats().streams_reclaimed,
         };
         if !rest.is_over && !rest.has_work {
             self.driver.waker = Some(cx.waker().clone());

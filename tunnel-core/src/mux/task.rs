@@ -44,7 +44,7 @@ pub(super) struct Task {
     is_read_out: bool,
     /// The link has taken messages that may not be on the wire.
     is_unflushed: bool,
-    /// Streams reclaimed of which nothing was said yet.
+    /// How many reclaimed streams were spoken of, and when last.
     reclaimed: u64,
     complained: Option<Instant>,
 }
@@ -81,8 +81,7 @@ impl Task {
             }
         };
         let rest = self.shared.visit(|state| state.rest(cx, sent == Progress::Blocked));
-        self.reclaimed += rest.reclaimed;
-        self.complain();
+        self.complain(rest.reclaimed);
         if rest.is_over {
             return Poll::Ready(());
         }
@@ -178,19 +177,19 @@ impl Task {
     }
 
     /// Says that memory was reclaimed, now and then.
-    fn complain(&mut self) {
+    fn complain(&mut self, reclaimed: u64) {
         let now = Instant::now();
         let is_soon = self.complained.is_some_and(|last| now - last < COMPLAINT_INTERVAL);
-        if self.reclaimed == 0 || is_soon {
+        if reclaimed == self.reclaimed || is_soon {
             return;
         }
         tracing::warn!(
             carrier = self.peer.carrier,
             remote = %self.peer.remote_addr,
-            streams = self.reclaimed,
-            "memory is short: streams whose readers had stalled longest were reset"
+            streams = reclaimed - self.reclaimed,
+            "memory is short: the streams that had stalled longest were reset"
         );
-        self.reclaimed = 0;
+        self.reclaimed = reclaimed;
         self.complained = Some(now);
     }
 

@@ -262,3 +262,27 @@ async fn a_drained_connection_ends_with_its_last_stream() {
         assert_eq!(error.code(), Some(CloseCode::DRAINED));
     }
 }
+
+#[test]
+fn a_runtime_that_shuts_down_takes_the_connection_with_it() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    };
+    let (own, other) = (runtime(), runtime());
+    let (world, mut near, _far) = own.block_on(async {
+        let world = World::new();
+        let (near, far) = world.stream().await;
+        (world, near, far)
+    });
+    drop(own);
+    other.block_on(async {
+        let error = timeout(Duration::from_secs(10), world.agent.closed()).await.unwrap();
+        assert!(matches!(error, ConnectionError::Transport(_)), "{error:?}");
+        assert!(matches!(near.rx.recv(1).await, Err(RecvError::Connection(_))));
+        let sent = near.tx.send_all("more".into()).await;
+        assert!(matches!(sent, Err(SendError::Connection(_))));
+    });
+}
