@@ -1,0 +1,43 @@
+//! The WebSocket carrier: the mux in the binary messages of a WebSocket (`docs/wire.md` §10).
+//!
+//! An agent dials with [`WsCarrier`], by `ws://` or `wss://`; a server listens with [`WsListener`], or takes the tunnel
+//! into an HTTP server that it has already with [`WsAcceptor`]. Both ends take a [`WsConfig`]. WebSockets get through
+//! nearly everything that passes HTTP; `docs/websocket.md` says how to set up nginx and HAProxy before a server.
+//!
+//! * HTTP: hyper reads and writes the upgrade, with the claim and the welcome in its headers (`headers`, `offer`); the
+//!   agent explains what else answers at a URL (`explain`).
+//! * Messages: tungstenite reads frames, this crate writes them (`link`).
+//! * Streams, credit and keepalive: [`tunnel_core::mux`].
+
+mod accept;
+mod config;
+mod dial;
+mod explain;
+mod headers;
+mod link;
+mod listener;
+mod mounted;
+mod offer;
+mod refuse;
+mod request;
+mod upgraded;
+mod url;
+
+pub use self::{
+    config::{WsConfig, WsConfigBuilder},
+    dial::WsCarrier,
+    headers::SUBPROTOCOL,
+    listener::{Fallback, WsListener},
+    mounted::{WsAcceptor, WsMounted},
+    url::{InvalidUrl, WsUrl},
+};
+pub use tunnel_core::proto::mux::{Budget, InvalidConfig, Windows};
+
+/// The carrier's name, as on the command line and on metrics.
+pub const NAME: &str = "ws";
+
+/// The ALPN protocol (RFC 7301) of `wss`: a WebSocket begins with HTTP/1.1.
+pub const ALPN: &[u8] = b"http/1.1";
+
+/// The path of the tunnel where none is named.
+pub const DEFAULT_PATH: &str = "/tunnel";

@@ -1,0 +1,175 @@
+//! What an agent asks for, as a server reads it (RFC 6455 §4.2).
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
+use http_body_util::Full;
+use tungstenite::handshake::derive_accept_key;
+use tunnel_core::{
+    Claim, CloseCode, ConnectionError, HandshakeError, Rejection, Secret, Welcome,
+    proto::{FrameKind, Message},
+};
+
+use crate::{
+    headers::{CLAIM, FieldError, SUBPROTOCOL, WELCOME, bearer, decode, encode, has_token, items},
+    refuse::{rejected, sentence},
+};
+
+/// The length of the nonce in `Sec-WebSocket-Key`, as base64 (RFC 6455 §4.1).
+const KEY_LENGTH: usize = 24;
+
+/// A well-formed upgrade to the tunnel.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    /// With the credential in it, wherever it came from.
+    pub(crate) claim: Claim,
+    accept: String,
+}
+
+/// A request that is none, or that was judged, and what to answer.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) response: Box<Response<Full<Bytes>>>,
+    pub(crate) error: HandshakeError,
+}
+
+impl Refused {
+    /// An agent is told in a way that it understands.
+    pub(crate) fn rejection(rejection: Rejection) -> Self {
+        Self {
+            response: Box::new(rejected(&rejection)),
+            error: HandshakeError::Rejected(rejection),
+        }
+    }
+
+    fn malformed(status: StatusCode, detail: &str) -> Self {
+        Self {
+            response: Box::new(sentence(status, detail)),
+            error: HandshakeError::Protocol {
+                detail: detail.to_owned(),
+            },
+        }
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+        self
+    }
+}
+
+/// An ordinary request, as health checks and browsers make them.
+#[derive(Debug, thiserror::Error)]
+#[error("{method} {path} was answered with {status}: no agent")]
+pub(crate) struct NoAgent {
+    method: Method,
+    path: String,
+    status: StatusCode,
+}
+
+impl NoAgent {
+    pub(crate) fn new(request: &request::Parts, status: StatusCode) -> Self {
+        Self {
+            method: request.method.clone(),
+            path: request.uri.path().chars().take(100).collect(),
+            status,
+        }
+    }
+}
+
+/// Whether a request asks for a WebSocket at all, rightly or not.
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    has_token(headers, &header::UPGRADE, "websocket")
+}
+
+impl Offer {
+    /// Reads the head of a request.
+    pub(crate) fn read(request: &request::Parts, has_body: bool) -> Result<Self, Refused> {
+        Self::check(request, has_body).map_err(|mut refused| {
+            if !is_upgrade(&request.headers) {
+                let stranger = NoAgent::new(request, refused.response.status());
+                refused.error = HandshakeError::Lost(ConnectionError::transport(stranger));
+            }
+            refused
+        })
+    }
+
+    fn check(request: &request::Parts, has_body: bool) -> Result<Self, Refused> {
+        let headers = &request.headers;
+        let bad = |detail: &str| Refused::malformed(StatusCode::BAD_REQUEST, detail);
+        if request.method != Method::GET {
+            return Err(
+                Refused::malformed(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET")
+                    .with(header::ALLOW, "GET"),
+            );
+        }
+        let asks = is_upgrade(headers) && has_token(headers, &header::CONNECTION, "upgrade");
+        if request.version != Version::HTTP_11 || !asks {
+            let detail = "a tunnel-server: agents connect here by WebSocket";
+            return Err(Refused::malformed(StatusCode::UPGRADE_REQUIRED, detail)
+                .with(header::UPGRADE, "websocket")
+                .with(header::CONNECTION, "upgrade, close"));
+        }
+        if headers
+            .get(header::SEC_WEBSOCKET_VERSION)
+            .is_none_or(|version| version != "13")
+        {
+            return Err(Refused::malformed(
+                StatusCode::UPGRADE_REQUIRED,
+                "only version 13 of WebSocket is spoken here",
+            )
+            .with(header::UPGRADE, "websocket")
+            .with(header::CONNECTION, "upgrade, close")
+            .with(header::SEC_WEBSOCKET_VERSION, "13"));
+        }
+        if has_body {
+            return Err(bad("a WebSocket begins without a body"));
+        }
+        let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+        let accept = match (keys.next(), keys.next()) {
+            (Some(key), None) if key.len() == KEY_LENGTH => derive_accept_key(key.as_bytes()),
+            _ => return Err(bad("Sec-WebSocket-Key must be there once, with 16 bytes as base64")),
+        };
+        if !items(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL) {
+            return Err(bad(&format!("only the subprotocol {SUBPROTOCOL} is spoken here")));
+        }
+        let claim = Self::claim(headers).map_err(Refused::rejection)?;
+        Ok(Self { claim, accept })
+    }
+
+    fn claim(headers: &HeaderMap) -> Result<Claim, Rejection> {
+        let mut claim = match decode(headers, &CLAIM, &[FrameKind::Claim]) {
+            Ok(Message::Claim(claim)) => claim,
+            Ok(other) => {
+                let text = format!("a {} frame came as the claim", other.kind());
+                return Err(Rejection::new(CloseCode::PROTOCOL, text));
+            }
+            Err(error) => {
+                let code = match &error {
+                    FieldError::Frame(error) => error.close_code(),
+                    _ => CloseCode::PROTOCOL,
+                };
+                return Err(Rejection::new(code, error.to_string()));
+            }
+        };
+        if claim.credential.is_none() {
+            claim.credential = bearer(headers).and_then(|token| Secret::new(token).ok());
+        }
+        Ok(claim)
+    }
+
+    /// The response that makes the connection a tunnel.
+    pub(crate) fn accept(&self, welcome: &Welcome) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        headers.insert(WELCOME, encode(&welcome.encode()));
+        response
+    }
+}

@@ -1,0 +1,122 @@
+//! What an agent asks for (RFC 6455 §4.1).
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header, response};
+use http_body_util::Empty;
+use tungstenite::handshake::{client::generate_key, derive_accept_key};
+use tunnel_core::{
+    Claim, DialError, Secret, Welcome,
+    proto::{FrameKind, Message},
+};
+
+use crate::{
+    WsUrl,
+    headers::{CLAIM, SUBPROTOCOL, WELCOME, decode, encode, has_token, is_token68},
+};
+
+/// An upgrade that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    key: String,
+    /// The length of the claim's field.
+    pub(crate) claim_length: usize,
+    /// The length of the whole head, about.
+    pub(crate) head_length: usize,
+}
+
+impl Ask {
+    /// Makes a request and what is needed to check its answer. `extra` are the fields of the configuration.
+    pub(crate) fn new(
+        url: &WsUrl,
+        extra: &HeaderMap,
+        claim: &Claim,
+    ) -> Result<(Self, Request<Empty<Bytes>>), DialError> {
+        let key = generate_key();
+        let mut headers = HeaderMap::new();
+        if !extra.contains_key(header::HOST) {
+            headers.insert(header::HOST, value(&url.authority())?);
+        }
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        headers.insert(header::SEC_WEBSOCKET_KEY, value(&key)?);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        // It is text for people, and a field of HTTP takes less than that.
+        if !claim.software.is_empty()
+            && let Ok(software) = HeaderValue::from_str(claim.software.as_str())
+        {
+            headers.insert(header::USER_AGENT, software);
+        }
+        let mut claim = claim.clone();
+        if !extra.contains_key(header::AUTHORIZATION)
+            && let Some(bearer) = claim.credential.as_ref().and_then(bearer)
+        {
+            headers.insert(header::AUTHORIZATION, bearer);
+            claim.credential = None;
+        }
+        let mut frame = encode(&claim.encode());
+        frame.set_sensitive(true);
+        let claim_length = frame.len();
+        headers.insert(CLAIM, frame);
+        for (name, value) in extra {
+            headers.append(name, value.clone());
+        }
+        let fields = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let head_length = fields.sum::<usize>() + url.path().len();
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = url
+            .path()
+            .parse()
+            .map_err(|error| DialError::Unusable(format!("the path of {url} cannot be asked for: {error}")))?;
+        *request.headers_mut() = headers;
+        let ask = Self {
+            key,
+            claim_length,
+            head_length,
+        };
+        Ok((ask, request))
+    }
+
+    /// Reads a response 101; an error says what is wrong with it.
+    pub(crate) fn welcome(&self, response: &response::Parts) -> Result<Welcome, String> {
+        debug_assert_eq!(response.status, StatusCode::SWITCHING_PROTOCOLS);
+        let headers = &response.headers;
+        let is = |name, expected: &str| headers.get(name).is_some_and(|value| value == expected);
+        if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
+            return Err("it switched to something that is not WebSocket".to_owned());
+        }
+        if !is(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(self.key.as_bytes())) {
+            return Err("it answered somebody else's upgrade: Sec-WebSocket-Accept does not fit".to_owned());
+        }
+        if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+            return Err("it chose a WebSocket extension, and none was offered".to_owned());
+        }
+        if !is(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+            return Err(format!(
+                "it speaks WebSocket and not the subprotocol {SUBPROTOCOL}: is the path right?"
+            ));
+        }
+        match decode(headers, &WELCOME, &[FrameKind::Welcome]) {
+            Ok(Message::Welcome(welcome)) => Ok(welcome),
+            Ok(other) => Err(format!("it sent a {} frame as its welcome", other.kind())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// A credential for the field Authorization, if its bytes are ones that it may hold.
+fn bearer(credential: &Secret) -> Option<HeaderValue> {
+    let token = credential.expose();
+    if !is_token68(token) {
+        return None;
+    }
+    let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn value(text: &str) -> Result<HeaderValue, DialError> {
+    HeaderValue::from_str(text).map_err(|_| DialError::Unusable(format!("`{text}` does not fit into a header field")))
+}
