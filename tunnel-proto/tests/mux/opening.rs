@@ -7,7 +7,7 @@ use tunnel_proto::{
 
 use crate::{
     pair::{Link, Pair, head},
-    peer::{Peer, fin, reset, stop},
+    peer::{Peer, data, fin, reset, stop},
 };
 
 fn peer() -> Peer {
@@ -179,4 +179,44 @@ fn whom_the_acceptor_answers_after_a_drain_it_may_still_serve() {
             ..
         }]
     ));
+}
+
+#[test]
+fn halves_that_are_stopped_from_both_ends_before_an_answer_end_the_stream() {
+    let mut peer = peer();
+    let id = peer.open();
+    peer.send(stop(id));
+    assert!(peer.events().contains(&Event::Stopped { id }));
+    peer.release(id);
+    assert_eq!((peer.budget.used(), peer.mux.stats().streams_open), (0, 0));
+    let id = peer.mux.open(peer.now, &head()).unwrap();
+    peer.mux.stop(peer.now, id, StreamCode::IDLE);
+    peer.send(stop(id));
+    let code = StreamCode::TARGET_RESET;
+    assert_eq!(peer.events(), [Event::Unanswered { id, code }]);
+    let answer = Answer::Accepted;
+    peer.send(Frame::Answer { id, answer });
+    assert_eq!(peer.mux.closed(), None);
+}
+
+#[test]
+fn a_clean_end_behind_a_stop_gives_up_the_stream() {
+    let mut peer = peer();
+    let id = peer.open();
+    peer.send_all([data(id, 100), stop(id)]);
+    peer.events();
+    peer.send(fin(id));
+    assert_eq!(peer.events(), [Event::Cancelled { id }]);
+    assert_eq!(peer.budget.used(), 0);
+}
+
+#[test]
+fn nothing_is_said_behind_the_end_of_the_connection() {
+    let mut peer = peer();
+    let id = peer.mux.open(peer.now, &head()).unwrap();
+    assert_eq!(peer.mux.read(peer.now, id, 1), Err(ReadError::Blocked));
+    peer.mux.close(peer.now, CloseCode::SHUTDOWN, "going".into());
+    assert_eq!(peer.events(), [Event::Closed]);
+    peer.release(id);
+    assert_eq!(peer.events(), []);
 }

@@ -167,7 +167,7 @@ impl Mux {
         if stream.opening == Opening::Asked || stream.is_waiting() {
             // The acceptor's RESET says it all.
             stream.owed.stop |= is_open && !stream.is_waiting() && stream.recv.state.listens();
-            if stream.recv.blocked {
+            if stream.recv.blocked && is_open {
                 self.events.push_back(Event::RecvEnded { id });
             }
             self.end_waiting(id);

@@ -297,7 +297,11 @@ impl Mux {
         if !stream.ended && stream.is_over() {
             stream.ended = true;
             self.live -= 1;
+            self.end_waiting(id);
         }
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
         let forgotten = stream.is_spent() || self.closed.is_some() && stream.send.released && stream.recv.released;
         if forgotten {
             self.discard_unread(id);

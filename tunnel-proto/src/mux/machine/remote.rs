@@ -9,7 +9,7 @@ use crate::{
     Answer, Refusal, RefusalKind, StreamCode, StreamHead,
     mux::{
         Event, StreamId,
-        half::{RecvEvent, RecvState, SendEvent},
+        half::{RecvEvent, RecvState, SendEvent, SendState},
         queue::SMALL,
         stream::Opening,
     },
@@ -65,8 +65,10 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else {
             return self.handle_late(now, id, "OPEN_ANSWER");
         };
-        if stream.opening != Opening::Asked {
-            return wrong("was answered before");
+        match stream.opening {
+            Opening::Asked => {}
+            Opening::Over => return self.bear_late(now),
+            _ => return wrong("was answered before"),
         }
         // This end may have given it up meanwhile.
         let is_over = stream.is_over();
@@ -158,8 +160,14 @@ impl Mux {
 
     fn handle_fin(&mut self, id: StreamId) {
         self.apply_recv(id, RecvEvent::Fin);
-        let is_empty = self.streams.get(&id).is_some_and(|stream| stream.recv.queue.is_empty());
-        if is_empty {
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
+        if stream.is_waiting()
+            && let SendState::Stopped(code) = stream.send.state
+        {
+            self.cancel(id, code);
+        } else if stream.recv.queue.is_empty() {
             self.apply_recv(id, RecvEvent::Emptied);
             self.settle(id);
         }
@@ -206,8 +214,16 @@ impl Mux {
         if !self.apply_send(id, SendEvent::Stop(code)) {
             return self.bear_late(now);
         }
-        self.events.push_back(Event::Stopped { id });
-        self.settle(id);
+        let stream = self.streams.get_mut(&id);
+        if let Some(stream) = stream.filter(|stream| stream.opening == Opening::Asked && stream.is_over()) {
+            // The other half was stopped by this end, and nothing is left that an answer could be about.
+            stream.opening = Opening::Over;
+            self.events.push_back(Event::Unanswered { id, code });
+            self.release_both(id);
+        } else {
+            self.events.push_back(Event::Stopped { id });
+            self.settle(id);
+        }
         Ok(())
     }
 
