@@ -261,7 +261,17 @@ fn unknown_frames_and_empty_messages_wear_out() {
 
 #[test]
 fn garbage_is_refused() {
-    for garbage in [&[][..], &[0x10], &[0x10, 0], &[0x01, 0], &[0x13, 0], &[0x1a, 1, 0]] {
+    // The last grants more streams than there can be.
+    let more = &[0x19, 8, 0xd0, 0, 0, 0, 0, 0, 0, 1];
+    for garbage in [
+        &[][..],
+        &[0x10],
+        &[0x10, 0],
+        &[0x01, 0],
+        &[0x13, 0],
+        &[0x1a, 1, 0],
+        more,
+    ] {
         let mut peer = peer();
         peer.mux.handle_message(peer.now, Bytes::from_static(garbage));
         assert_eq!(peer.closed_with(), PROTOCOL, "{garbage:?}");

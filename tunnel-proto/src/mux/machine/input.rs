@@ -5,7 +5,7 @@ use std::{mem, time::Instant};
 use bytes::Bytes;
 
 use super::{Fault, Mux};
-use crate::mux::{CloseReason, Event, Frame, Frames, Hello, StreamId, credit::SendCredit, keepalive::Verdict};
+use crate::mux::{CloseReason, Event, Frame, Frames, Hello, credit::SendCredit, keepalive::Verdict};
 
 /// PINGs that may wait for their answer; nobody needs more than one.
 const MAX_PINGS: usize = 16;
@@ -110,11 +110,6 @@ impl Mux {
     }
 
     fn handle_max_streams(&mut self, now: Instant, count: u64) -> Result<(), Fault> {
-        if count > StreamId::MAX_COUNT {
-            return Err(Fault::protocol(format_args!(
-                "MAX_STREAMS frame: {count} is out of range"
-            )));
-        }
         if count <= self.opens.limit {
             return self.bear(now, 1, "MAX_STREAMS frames that grant nothing");
         }
