@@ -7,7 +7,10 @@ use tunnel_proto::{
     mux::{CloseReason, Config, Event, OpenBlocked, ReadError, Side, Windows, WriteError},
 };
 
-use crate::pair::{Link, Pair, head};
+use crate::{
+    model::head,
+    pair::{Link, Pair},
+};
 
 fn pair() -> Pair {
     let mut pair = Pair::new(Config::default(), Link::default());

@@ -9,7 +9,7 @@ use tunnel_proto::{
 };
 
 use crate::{
-    pair::head,
+    model::head,
     peer::{Peer, data, fin, max_data, max_stream_data, max_streams, reset, stop},
 };
 

@@ -1,11 +1,17 @@
 //! The mux, two of them against each other in virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod adversary;
 mod basics;
 mod budget;
 mod floods;
 mod hostile;
+mod judge;
+mod model;
 mod opening;
+mod ops;
 mod pair;
 mod peer;
+mod schedules;
 mod windows;
+mod world;

@@ -6,7 +6,8 @@ use tunnel_proto::{
 };
 
 use crate::{
-    pair::{Link, Pair, head},
+    model::head,
+    pair::{Link, Pair},
     peer::{Peer, data, fin, reset, stop},
 };
 

@@ -7,9 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use tunnel_proto::{
-    Answer, StreamHead, Target,
+    Answer,
     mux::{Budget, Config, Event, Mux, ReadError, Side, StreamId, WriteError},
 };
+
+use crate::model::head;
 
 /// How the link behaves, in each direction.
 #[derive(Clone, Copy, Debug)]
@@ -261,8 +263,4 @@ impl Pair {
             }
         }
     }
-}
-
-pub(crate) fn head() -> StreamHead {
-    StreamHead::new("tcp://10.0.0.7:443".parse::<Target>().unwrap())
 }

@@ -8,7 +8,7 @@ use tunnel_proto::{
     mux::{Budget, CloseReason, Config, Event, Frame, Frames, Hello, MAX_MESSAGE, Mux, Side, StreamId},
 };
 
-use crate::pair::head;
+use crate::model::head;
 
 /// The server's machine, and what its peer, an agent, sees of it.
 pub(crate) struct Peer {
