@@ -4,6 +4,7 @@
 mod adversary;
 mod basics;
 mod budget;
+mod corpora;
 mod floods;
 mod hostile;
 mod judge;

@@ -86,6 +86,12 @@ const OFTEN: [What; 32] = {
     ]
 };
 
+/// What a fuzzer's bytes mean: how the run is set up, and what happens.
+pub(crate) fn parse(data: &[u8]) -> Option<([u8; 4], impl Iterator<Item = [u8; 4]>)> {
+    let (setup, ops) = data.split_first_chunk()?;
+    Some((*setup, ops.as_chunks().0.iter().copied()))
+}
+
 impl Op {
     pub(crate) fn new([what, pick, high, low]: [u8; 4]) -> Self {
         let often = OFTEN[usize::from(what & 31)];
