@@ -8,6 +8,7 @@ mod corpora;
 mod floods;
 mod hostile;
 mod judge;
+mod memory;
 mod model;
 mod opening;
 mod ops;
