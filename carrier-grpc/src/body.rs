@@ -87,6 +87,13 @@ fn response(content: Content) -> Response<ServerBody> {
     response
 }
 
+impl ServerBody {
+    /// Whether it is a connection of the tunnel.
+    pub(crate) fn is_link(&self) -> bool {
+        matches!(self.content, Content::Link(_))
+    }
+}
+
 impl From<Content> for ServerBody {
     fn from(content: Content) -> Self {
         Self { content, call: None }

@@ -51,6 +51,9 @@ pub struct GrpcConfigBuilder {
 
 /// The largest window of HTTP/2 (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
+/// The largest window of the mux: HTTP/2's is to be twice as large.
+const MAX_CONNECTION_WINDOW: u32 = 1023 * 1024 * 1024;
+const _: () = assert!(2 * MAX_CONNECTION_WINDOW + ROOM <= MAX_WINDOW);
 /// How many calls with a full window a HTTP/2 connection of a server has room for.
 const CALLS_AT_ONCE: u32 = 4;
 /// What a packet may take beside the payload that the mux's window counts: a message of nothing else.
@@ -109,9 +112,14 @@ impl GrpcConfig {
         MuxConfig::new(self.mux.clone(), self.budget.clone())
     }
 
-    /// The window of a call: everything that the mux lets its peer send, and a message that it does not count.
+    /// The window of a call: twice what the mux lets its peer send, and a message that the mux does not count. h2 says
+    /// that bytes were taken when they are a third of the window, which leaves the peer two thirds; the rest of the
+    /// double is for headers of frames and packets, which the mux does not count either.
     pub(crate) fn stream_window(&self) -> u32 {
-        self.connection_window.saturating_add(ROOM).min(MAX_WINDOW)
+        self.connection_window
+            .saturating_mul(2)
+            .saturating_add(ROOM)
+            .min(MAX_WINDOW)
     }
 
     /// The window of a server's HTTP/2 connection. Only calls that wait for their handshake are not read, and those
@@ -149,8 +157,8 @@ impl GrpcConfigBuilder {
 
     /// How many bytes may be on their way to this end, over all streams. Default 64 MiB: 5 Gbit/s at 100 ms.
     ///
-    /// The HTTP/2 window of the call is this and 128 KiB for the message that takes up the last of it, so that HTTP/2
-    /// never makes a sender wait before the mux does.
+    /// The HTTP/2 window of the call is twice as large, so that HTTP/2 never makes a sender wait before the mux does. At
+    /// most 1,023 MiB.
     #[must_use]
     pub fn connection_window(mut self, bytes: u32) -> Self {
         self.mux = self.mux.connection_window(bytes.into());
@@ -181,16 +189,17 @@ impl GrpcConfigBuilder {
         self
     }
 
-    /// How long a server waits for the TLS handshake and the first bytes of HTTP/2, and how long a call may wait to be
-    /// accepted. Default 10 s.
+    /// How long a server waits for the TLS handshake and the first bytes of HTTP/2, then for the first call, and how long
+    /// a call may wait to be accepted. Default 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.config.handshake_timeout = timeout;
         self
     }
 
-    /// How many TCP connections of a server may be in that handshake at once, in all and from one address. Further ones
-    /// are closed. Default 1,024 and 256; no address gets more than half of those that are left.
+    /// How many TCP connections of a server may be without a call that was accepted, in all and from one address:
+    /// until then they may be anybody's. Further ones are closed. Default 1,024 and 256; no address gets more than half
+    /// of those that are left.
     #[must_use]
     pub fn max_handshakes(mut self, total: u32, per_source: u32) -> Self {
         self.config.max_handshakes = total;
@@ -205,7 +214,7 @@ impl GrpcConfigBuilder {
         self
     }
 
-    /// How long a server keeps a HTTP/2 connection that has no call. Default a minute.
+    /// How long a server keeps a HTTP/2 connection whose calls have ended. Default a minute.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.config.idle_timeout = timeout;
@@ -224,8 +233,8 @@ impl GrpcConfigBuilder {
             Some(Ok(authority)) => Some(authority),
             Some(Err(_)) => return Err(invalid("authority", "must be a host, or a host and a port")),
         };
-        if config.connection_window > MAX_WINDOW - ROOM {
-            return Err(invalid("connection_window", "must be at most 2047 MiB"));
+        if config.connection_window > MAX_CONNECTION_WINDOW {
+            return Err(invalid("connection_window", "must be at most 1,023 MiB"));
         }
         if config.send_buffer < MIN_SEND_BUFFER {
             return Err(invalid("send_buffer", "must be at least 16 KiB"));
@@ -238,6 +247,9 @@ impl GrpcConfigBuilder {
         }
         if config.handshake_timeout.is_zero() {
             return Err(invalid("handshake_timeout", "must be longer than nothing"));
+        }
+        if config.idle_timeout.is_zero() {
+            return Err(invalid("idle_timeout", "must be longer than nothing"));
         }
         Ok(config)
     }
@@ -266,9 +278,10 @@ mod tests {
 
     #[test]
     fn http2_has_room_for_all_that_the_mux_allows() {
-        for window in [65_536, 64 << 20, MAX_WINDOW - ROOM] {
+        for window in [65_536, 64 << 20, MAX_CONNECTION_WINDOW] {
             let config = GrpcConfig::builder().connection_window(window).build().unwrap();
-            assert!(config.stream_window() >= window + ROOM);
+            // What h2 leaves to the peer at any time.
+            assert!(config.stream_window() / 3 * 2 >= window + ROOM / 2);
             assert!(config.shared_window() >= config.stream_window());
             assert!(config.shared_window() <= MAX_WINDOW);
         }
@@ -292,5 +305,6 @@ mod tests {
             setting(GrpcConfig::builder().handshake_timeout(never)),
             "handshake_timeout"
         );
+        assert_eq!(setting(GrpcConfig::builder().idle_timeout(never)), "idle_timeout");
     }
 }

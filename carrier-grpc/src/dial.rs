@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Uri,
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
     header::{CONTENT_TYPE, TE, USER_AGENT},
     uri::Authority,
 };
@@ -120,8 +120,8 @@ impl GrpcCarrier {
             }
         };
         let welcome = match metadata::welcome(&head.headers) {
-            Ok(welcome) => welcome,
-            Err(metadata::MetadataError::Missing(_)) => {
+            Ok(welcome) if head.status == StatusCode::OK => welcome,
+            Ok(_) | Err(metadata::MetadataError::Missing(_)) => {
                 return Err(explain::answer(remote, head.status, &head.headers));
             }
             Err(problem) => {

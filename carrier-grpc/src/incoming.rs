@@ -15,10 +15,10 @@ use crate::{
     NAME,
     body::{self, ServerBody},
     config::GrpcConfig,
-    inlet::Inlet,
     link::GrpcLink,
     metadata::{self, MetadataError},
     outlet::outlet,
+    parked::Parked,
     status,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct GrpcIncoming {
     pub(crate) remote_addr: SocketAddr,
     pub(crate) identity: Identity,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: hyper::body::Incoming,
+    pub(crate) body: Parked,
     pub(crate) answer: oneshot::Sender<Response<ServerBody>>,
     pub(crate) config: GrpcConfig,
 }
@@ -47,6 +47,7 @@ impl Incoming for GrpcIncoming {
             mut answer,
             config,
         } = *self;
+        let mut inlet = body.take().map_err(|detail| HandshakeError::Protocol { detail })?;
         if let Some(encoding) = headers.get(ENCODING).filter(|encoding| *encoding != IDENTITY) {
             let detail = format!("its messages are compressed by {encoding:?}");
             let mut response = body::status(Status::unimplemented("messages are not compressed here"));
@@ -67,16 +68,11 @@ impl Incoming for GrpcIncoming {
             Err(problem) => return Err(broken(problem.to_string(), answer)),
         };
         let arrival = Arrival::new(NAME, remote_addr, identity, claim);
-        let mut inlet = Inlet::of_request(body);
         let admitted = select! {
             biased;
             () = answer.closed() => return Err(lost()),
             admitted = admission.admit(&arrival) => admitted,
-            early = poll_fn(|cx| inlet.poll_recv(cx)) => return Err(match early {
-                Ok(Some(_)) => broken("a message came before the welcome".to_owned(), answer),
-                Ok(None) => broken("the call ended before the welcome".to_owned(), answer),
-                Err(error) => broken(error.to_string(), answer),
-            }),
+            detail = poll_fn(|cx| inlet.poll_early(cx)) => return Err(broken(detail, answer)),
         };
         let Admitted { identity, welcome } = match admitted {
             Ok(admitted) => admitted,
@@ -114,7 +110,7 @@ const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const IDENTITY: &str = "identity";
 
 /// The answer to a claim that is not accepted.
-fn rejected(rejection: &Rejection) -> Response<ServerBody> {
+pub(crate) fn rejected(rejection: &Rejection) -> Response<ServerBody> {
     let mut response = body::status(Status::new(status::code(rejection.code), rejection.text.as_str()));
     metadata::put_rejection(rejection, response.headers_mut());
     response

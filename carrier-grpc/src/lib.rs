@@ -7,8 +7,8 @@
 //! # Copies
 //!
 //! Going out none: hyper is given the mux's message in its chunks, behind nine bytes of prefixes, and HTTP/2 writes
-//! them to the socket, or to TLS, where they are. Coming in one: the HTTP/2 frames of a packet are joined, because the
-//! mux wants a message in one piece; payload is sliced off that.
+//! them to the socket, or to TLS, where they are. Coming in one: the HTTP/2 frames of a packet are joined in memory of its
+//! own, because they are cut anywhere and share their buffer with others; payload is sliced off that.
 //!
 //! # Flow control
 //!
@@ -29,11 +29,13 @@ mod explain;
 mod health;
 mod incoming;
 mod inlet;
+mod join;
 mod link;
 mod listener;
 mod metadata;
 mod outlet;
 mod packet;
+mod parked;
 mod pipe;
 mod preface;
 mod serve;

@@ -1,17 +1,12 @@
 //! `message Packet { bytes frames = 1; }`, written by hand (`proto/tunnel.proto`).
 //!
 //! Going out, a packet is a prefix of nine bytes and the chunks of the mux's message as they are: nothing is copied
-//! before the socket or TLS. tonic's encoder would copy all of it into one buffer. Coming in, tonic's
-//! [`Streaming`](tonic::Streaming) joins the HTTP/2 frames of a packet, which is one copy, and the message is split off
-//! what it has joined, which is none.
+//! before the socket or TLS. tonic's encoder would copy all of it into one buffer. Coming in, the mux's message is a
+//! slice of the packet.
 
 use std::io::IoSlice;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, buf::Chain};
-use tonic::{
-    Status,
-    codec::{DecodeBuf, Decoder},
-};
 use tunnel_core::proto::mux::{MAX_MESSAGE, Message};
 
 use crate::outlet::Underway;
@@ -19,7 +14,7 @@ use crate::outlet::Underway;
 /// The number of the field `frames`.
 const FRAMES: u64 = 1;
 /// gRPC's prefix: a flag for compression and the length of what follows.
-const GRPC_PREFIX: usize = 5;
+pub(crate) const GRPC_PREFIX: usize = 5;
 /// The longest header of the field: its tag, and a length up to [`MAX_MESSAGE`].
 const FIELD_HEADER: usize = 4;
 
@@ -77,25 +72,10 @@ impl Buf for Packet {
     }
 }
 
-/// Takes the field `frames` out of a packet; for any other message whose field 1 is of bytes or text, too. A packet
-/// without it gives no bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PacketDecoder;
-
-impl Decoder for PacketDecoder {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, packet: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        decode(packet)
-            .map(Some)
-            .map_err(|Malformed(problem)| Status::invalid_argument(format!("a packet {problem}")))
-    }
-}
-
-/// What is wrong with a packet, as the rest of a sentence.
-#[derive(Debug, PartialEq, Eq)]
-struct Malformed(&'static str);
+/// What is wrong with a packet.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a packet {0}")]
+pub(crate) struct Malformed(&'static str);
 
 /// How the value of a field is encoded (the protobuf encoding guide, "Message Structure").
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +86,10 @@ enum WireType {
     Fixed32 = 5,
 }
 
-fn decode(packet: &mut impl Buf) -> Result<Bytes, Malformed> {
+/// Takes the field `frames` out of a packet; for any other message whose field 1 is of bytes or text, too. A packet
+/// without it gives no bytes.
+pub(crate) fn decode(mut packet: Bytes) -> Result<Bytes, Malformed> {
+    let packet = &mut packet;
     let mut frames = None;
     while packet.has_remaining() {
         let tag = varint(packet)?;
@@ -131,7 +114,7 @@ fn decode(packet: &mut impl Buf) -> Result<Bytes, Malformed> {
         match (tag >> 3, wire_type) {
             (0, _) => return Err(Malformed("has a field with the number 0")),
             (FRAMES, WireType::Bytes) if frames.is_some() => return Err(Malformed("has its field twice")),
-            (FRAMES, WireType::Bytes) => frames = Some(packet.copy_to_bytes(len)),
+            (FRAMES, WireType::Bytes) => frames = Some(packet.split_to(len)),
             (FRAMES, _) => return Err(Malformed("has a field 1 that is not of bytes")),
             _ => packet.advance(len),
         }
@@ -141,7 +124,7 @@ fn decode(packet: &mut impl Buf) -> Result<Bytes, Malformed> {
 
 const TRUNCATED: Malformed = Malformed("ends inside a field");
 
-fn varint(packet: &mut impl Buf) -> Result<u64, Malformed> {
+fn varint(packet: &mut Bytes) -> Result<u64, Malformed> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = packet.try_get_u8().map_err(|_| TRUNCATED)?;
@@ -233,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_refused() {
-        let cases: [(&[u8], &str); 9] = [
+        let cases: [(&'static [u8], &str); 9] = [
             (b"\x0a", "ends inside a field"),
             (b"\x0a\x05abcd", "ends inside a field"),
             (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "ends inside a field"),
@@ -245,13 +228,17 @@ mod tests {
             (&[0xff; 11], "has a number of more than ten bytes"),
         ];
         for (packet, problem) in cases {
-            assert_eq!(decode(&mut &packet[..]), Err(Malformed(problem)), "{packet:x?}");
+            assert_eq!(
+                decode(Bytes::from_static(packet)),
+                Err(Malformed(problem)),
+                "{packet:x?}"
+            );
         }
     }
 
     #[test]
     fn a_packet_may_be_empty() {
-        assert_eq!(decode(&mut &b""[..]), Ok(Bytes::new()));
+        assert_eq!(decode(Bytes::new()), Ok(Bytes::new()));
     }
 
     proptest! {
@@ -270,17 +257,18 @@ mod tests {
             number: u64, small: u32, large: u64, text: String,
         ) {
             let frames = Bytes::from(frames);
-            let mut later = Bytes::from(Later { number, small, frames: frames.clone(), large, text }.encode_to_vec());
+            let later = Bytes::from(Later { number, small, frames: frames.clone(), large, text }.encode_to_vec());
             let memory = later.as_ptr_range();
-            let decoded = decode(&mut later).unwrap();
+            let decoded = decode(later).unwrap();
             prop_assert_eq!(&decoded, &frames);
             prop_assert!(decoded.is_empty() || memory.contains(&decoded.as_ptr()));
         }
 
         #[test]
         fn garbage_is_refused_or_read_but_never_more(packet in prop::collection::vec(any::<u8>(), 0..100)) {
-            if let Ok(frames) = decode(&mut &packet[..]) {
-                prop_assert!(frames.len() <= packet.len());
+            let len = packet.len();
+            if let Ok(frames) = decode(packet.into()) {
+                prop_assert!(frames.len() <= len);
             }
         }
     }

@@ -1,8 +1,13 @@
 //! One TCP connection of a server, and the calls on it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming as Body, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -12,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tunnel_core::{HandshakeError, Identity, Place};
+use tunnel_core::{CloseCode, HandshakeError, Identity, Place, Rejection};
 use tunnel_tcp::{Accepted, ServerSecurity};
 
 use crate::{
@@ -20,7 +25,9 @@ use crate::{
     body::{self, GRPC, ServerBody},
     config::{GrpcConfig, MAX_FRAME, MAX_HEADERS},
     health,
-    incoming::GrpcIncoming,
+    incoming::{self, GrpcIncoming},
+    inlet::Inlet,
+    parked::Parked,
     pipe::Pipe,
     preface,
 };
@@ -45,8 +52,17 @@ struct Peer {
     shared: Arc<Shared>,
     remote_addr: SocketAddr,
     identity: Identity,
-    /// How many calls are open on it.
-    open: watch::Sender<usize>,
+    calls: watch::Sender<Calls>,
+    /// Held until a call is accepted: before, this may be anybody.
+    place: Mutex<Option<Place>>,
+}
+
+/// The calls of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calls {
+    open: usize,
+    /// There has been one.
+    any: bool,
 }
 
 /// Counts a call for as long as it lives.
@@ -55,18 +71,21 @@ pub(crate) struct OpenCall(Arc<Peer>);
 
 impl OpenCall {
     fn new(peer: &Arc<Peer>) -> Self {
-        peer.open.send_modify(|open| *open += 1);
+        peer.calls.send_modify(|calls| {
+            calls.open += 1;
+            calls.any = true;
+        });
         Self(Arc::clone(peer))
     }
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
+        self.0.calls.send_modify(|calls| calls.open -= 1);
     }
 }
 
-/// Serves a connection to its end. `place` is held during the handshake.
+/// Serves a connection to its end.
 pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place) {
     let remote_addr = accepted.remote_addr;
     let handshake = async {
@@ -80,12 +99,12 @@ pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place)
         }
         Err(_) => return tracing::debug!(%remote_addr, "no HTTP/2 connection in time"),
     };
-    drop(place);
     let peer = Peer {
         shared,
         remote_addr,
         identity,
-        open: watch::Sender::new(0),
+        calls: watch::Sender::default(),
+        place: Mutex::new(Some(place)),
     };
     http2(io, Arc::new(peer)).await;
 }
@@ -115,10 +134,14 @@ async fn http2(io: Pipe, peer: Arc<Peer>) {
     });
     let connection = builder.serve_connection(TokioIo::new(io), service);
     pin!(connection);
-    let mut open = peer.open.subscribe();
+    let mut calls = peer.calls.subscribe();
     let mut is_leaving = false;
     loop {
-        let patience = if is_leaving { CLOSE_GRACE } else { config.idle_timeout };
+        let patience = |calls: Calls| match calls.any {
+            _ if is_leaving => CLOSE_GRACE,
+            true => config.idle_timeout,
+            false => config.handshake_timeout,
+        };
         select! {
             ended = &mut connection => {
                 if let Err(error) = ended {
@@ -127,7 +150,7 @@ async fn http2(io: Pipe, peer: Arc<Peer>) {
                 }
                 return;
             }
-            () = idle_for(patience, &mut open) => {
+            () = idle(patience, &mut calls) => {
                 if is_leaving {
                     return;
                 }
@@ -139,24 +162,21 @@ async fn http2(io: Pipe, peer: Arc<Peer>) {
     }
 }
 
-/// Waits until there has been no call for so long.
-async fn idle_for(time: Duration, open: &mut watch::Receiver<usize>) {
+/// Waits until there has been no call for as long as `patience` says.
+async fn idle(patience: impl Fn(Calls) -> Duration, calls: &mut watch::Receiver<Calls>) {
     loop {
         // The sender lives as long as the connection.
-        let _ = open.wait_for(|open| *open == 0).await;
+        let _ = calls.wait_for(|calls| calls.open == 0).await;
+        let patience = patience(*calls.borrow());
         select! {
-            () = sleep(time) => return,
-            _ = open.wait_for(|open| *open > 0) => {}
+            () = sleep(patience) => return,
+            _ = calls.wait_for(|calls| calls.open > 0) => {}
         }
     }
 }
 
 async fn route(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBody> {
-    let is_grpc = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()));
-    if !is_grpc {
+    if !request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
         return body::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC\n");
     }
     if request.method() != Method::POST {
@@ -171,23 +191,46 @@ async fn route(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBody>
     }
 }
 
+/// Whether messages come as gRPC has them, and in protobuf. gRPC-Web is something else.
+fn is_grpc(kind: &HeaderValue) -> bool {
+    let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let kind = kind.trim_ascii().to_ascii_lowercase();
+    kind == GRPC.as_bytes() || kind == PROTOBUF
+}
+
+const PROTOBUF: &[u8] = b"application/grpc+proto";
+
 /// Hands a call to whoever accepts, and waits for the answer.
 async fn connect(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBody> {
     let (answer, answered) = oneshot::channel();
     let (head, body) = request.into_parts();
+    let parked = Parked::new(Inlet::of_request(body));
     let incoming = GrpcIncoming {
         remote_addr: peer.remote_addr,
         identity: peer.identity.clone(),
         headers: head.headers,
-        body,
+        body: parked.clone(),
         answer,
         config: peer.shared.config.clone(),
     };
-    let waiting = peer.shared.calls.send(incoming);
-    if !matches!(timeout(peer.shared.config.handshake_timeout, waiting).await, Ok(Ok(()))) {
-        return unavailable();
+    let response = async {
+        let waiting = peer.shared.calls.send(incoming);
+        match timeout(peer.shared.config.handshake_timeout, waiting).await {
+            Ok(Ok(())) => answered.await.unwrap_or_else(|_| unavailable()),
+            _ => unavailable(),
+        }
+    };
+    let response = select! {
+        biased;
+        response = response => response,
+        detail = poll_fn(|cx| parked.poll_early(cx)) => {
+            return incoming::rejected(&Rejection::new(CloseCode::PROTOCOL, detail.as_str()));
+        }
+    };
+    if response.body().is_link() {
+        drop(peer.place.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
-    answered.await.unwrap_or_else(|_| unavailable())
+    response
 }
 
 fn unavailable() -> Response<ServerBody> {
