@@ -6,8 +6,12 @@ use h2::{
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Request, Response};
+use prost::Message as _;
 use tokio::task::JoinHandle;
-use tunnel_core::HostPort;
+use tunnel_core::{
+    HostPort,
+    proto::mux::{Budget, CloseReason, Config, Mux, Side},
+};
 use tunnel_tcp::Dial;
 use tunnel_testkit::sim::Net;
 
@@ -73,11 +77,7 @@ pub(crate) async fn read(mut body: RecvStream) -> Result<(Vec<Bytes>, HeaderMap)
         body.flow_control().release_capacity(data.len())?;
         all.extend_from_slice(&data);
     }
-    let mut messages = Vec::new();
-    while all.len() >= 5 {
-        let len = u32::from_be_bytes([all[1], all[2], all[3], all[4]]) as usize;
-        messages.push(all.split_to(5 + len).freeze().slice(5..));
-    }
+    let messages = std::iter::from_fn(|| split(&mut all)).collect();
     Ok((messages, body.trailers().await?.unwrap_or_default()))
 }
 
@@ -109,14 +109,79 @@ pub(crate) fn message(compressed: u8, body: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// A packet as the description has it, by another implementation.
+/// The packet as the description has it, by another implementation.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Packet {
+    #[prost(bytes = "bytes", tag = "1")]
+    frames: Bytes,
+}
+
+/// A packet with gRPC's prefix.
 pub(crate) fn packet(frames: impl Into<Bytes>) -> Bytes {
-    use prost::Message as _;
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct Packet {
-        #[prost(bytes = "bytes", tag = "1")]
-        frames: Bytes,
-    }
     let frames = frames.into();
     message(0, &Packet { frames }.encode_to_vec())
+}
+
+/// An end of a connection whose HTTP/2 is in the hands of the test.
+pub(crate) struct RawEnd {
+    pub(crate) tx: SendStream<Bytes>,
+    pub(crate) rx: RecvStream,
+    pub(crate) mux: Mux,
+    received: BytesMut,
+}
+
+impl RawEnd {
+    pub(crate) fn new(side: Side, tx: SendStream<Bytes>, rx: RecvStream) -> Self {
+        let mux = Mux::new(side, Config::default(), Budget::default().account(), now());
+        Self {
+            tx,
+            rx,
+            mux,
+            received: BytesMut::new(),
+        }
+    }
+
+    /// Sends what the mux has to say.
+    pub(crate) fn speak(&mut self) {
+        while let Some(message) = self.mux.poll_message(now()) {
+            let packet = packet(message.into_bytes());
+            self.tx.send_data(packet, false).expect("the call is open");
+        }
+    }
+
+    /// Reads once, and gives it to the mux. `None` at the end of the call.
+    pub(crate) async fn listen(&mut self) -> Option<Result<(), h2::Error>> {
+        let data = match self.rx.data().await? {
+            Ok(data) => data,
+            Err(error) => return Some(Err(error)),
+        };
+        let _ = self.rx.flow_control().release_capacity(data.len());
+        self.received.extend_from_slice(&data);
+        while let Some(message) = split(&mut self.received) {
+            let packet = Packet::decode(message).expect("a packet");
+            self.mux.handle_message(now(), packet.frames);
+        }
+        Some(Ok(()))
+    }
+
+    /// Reads to the end, and gives why the other end has closed the connection, and the trailers.
+    pub(crate) async fn verdict(mut self) -> (Option<CloseReason>, HeaderMap) {
+        while let Some(read) = self.listen().await {
+            read.expect("no reset");
+        }
+        let trailers = self.rx.trailers().await.expect("no reset").unwrap_or_default();
+        (self.mux.closed().cloned(), trailers)
+    }
+}
+
+/// The time of the mux.
+pub(crate) fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The next message, without gRPC's prefix, if it is whole.
+fn split(received: &mut BytesMut) -> Option<Bytes> {
+    let prefix = received.first_chunk::<5>()?;
+    let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    (received.len() >= 5 + len).then(|| received.split_to(5 + len).freeze().slice(5..))
 }
