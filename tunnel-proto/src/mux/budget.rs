@@ -1,11 +1,10 @@
 //! One bound on what all connections of a process hold, and how memory is taken back.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    },
-    task::Waker,
+use std::task::Waker;
+
+use super::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
 /// How many bytes the connections of a process may hold together: unread, queued to be sent, and heads that wait for
@@ -73,9 +72,9 @@ impl Call {
     /// It holds most.
     const LARGEST: Self = Self(1);
     /// The largest alone could not help.
-    const ALL: Self = Self(2);
+    pub(super) const ALL: Self = Self(2);
     /// There is room for its writers again.
-    const ROOM: Self = Self(4);
+    pub(super) const ROOM: Self = Self(4);
 
     pub(super) fn is_any(self) -> bool {
         self.0 != 0
@@ -218,17 +217,13 @@ impl Account {
 
     /// Asks all the others, when this connection has done what it can and that was not enough.
     pub(super) fn pass_on(&self) {
-        for share in self.pool.listening() {
-            if !Arc::ptr_eq(&share, &self.share) {
-                share.call(Call::ALL);
-            }
-        }
+        self.pool.call_others(&self.share);
     }
 
     /// Hears no call any more.
     pub(super) fn turn_deaf(&self) {
-        self.share.deaf.store(true, Ordering::Release);
-        if self.share.called.load(Ordering::Acquire) & Call::LARGEST.0 != 0 && self.is_high() {
+        self.share.deaf.store(true, Ordering::SeqCst);
+        if self.share.called.load(Ordering::SeqCst) & Call::LARGEST.0 != 0 && self.is_high() {
             self.pass_on();
         }
     }
@@ -248,25 +243,44 @@ impl Pool {
     fn listening(&self) -> Vec<Arc<Share>> {
         let shares = lock(&self.shares);
         let living = shares.iter().filter_map(Weak::upgrade);
-        living.filter(|share| !share.deaf.load(Ordering::Acquire)).collect()
+        living.filter(|share| !share.deaf.load(Ordering::SeqCst)).collect()
     }
 
     /// Asks the connection that holds most. It is asked again only when still more is used.
     fn call(&self, used: u64) {
-        self.next_call.store(used + self.limit / 64 + 1, Ordering::Relaxed);
+        self.next_call.store(used + self.limit / 64 + 1, Ordering::SeqCst);
+        if self.used.load(Ordering::SeqCst) < low_mark(self.limit) {
+            // What was given back before this was noted has been overwritten.
+            self.next_call.store(high_mark(self.limit), Ordering::SeqCst);
+        }
         let largest = self.listening();
         let largest = largest.iter().max_by_key(|share| share.held.load(Ordering::Relaxed));
         if let Some(share) = largest {
             share.call(Call::LARGEST);
+            if share.deaf.load(Ordering::SeqCst) {
+                // It has ended meanwhile, and may not have heard it.
+                self.call_others(share);
+            }
+        }
+    }
+
+    /// Asks all but one.
+    fn call_others(&self, but: &Arc<Share>) {
+        for share in self.listening() {
+            if !Arc::ptr_eq(&share, but) {
+                share.call(Call::ALL);
+            }
         }
     }
 
     /// Does what becomes possible when so much is used.
     fn relax(&self, used: u64) {
-        if used < low_mark(self.limit) {
-            self.next_call.store(high_mark(self.limit), Ordering::Relaxed);
+        let high = high_mark(self.limit);
+        // Written only when it changes: every connection reads it.
+        if used < low_mark(self.limit) && self.next_call.load(Ordering::SeqCst) != high {
+            self.next_call.store(high, Ordering::SeqCst);
         }
-        if used <= high_mark(self.limit) && self.waiting.load(Ordering::SeqCst) > 0 {
+        if used <= high && self.waiting.load(Ordering::SeqCst) > 0 {
             for share in self.listening() {
                 if share.waiting.swap(false, Ordering::SeqCst) {
                     self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -279,7 +293,7 @@ impl Pool {
 
 impl Share {
     fn call(&self, call: Call) {
-        self.called.fetch_or(call.0, Ordering::AcqRel);
+        self.called.fetch_or(call.0, Ordering::SeqCst);
         self.wake();
     }
 
@@ -311,6 +325,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while it is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

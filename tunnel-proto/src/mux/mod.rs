@@ -15,6 +15,12 @@
 //! The bytes are specified in `docs/wire.md` §9.
 
 mod budget;
+#[cfg(test)]
+#[path = "budget/interleaving.rs"]
+mod budget_interleaving;
+#[cfg(test)]
+#[path = "budget/tests.rs"]
+mod budget_tests;
 mod config;
 mod credit;
 mod event;
@@ -29,6 +35,11 @@ mod queue;
 mod schedule;
 mod stream;
 mod window;
+
+/// What threads share. The tests that decide about the order of threads put their own in its place.
+mod sync {
+    pub(super) use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic};
+}
 
 pub use self::{
     budget::{Account, Budget},

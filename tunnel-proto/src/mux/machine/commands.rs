@@ -22,7 +22,8 @@ const MAX_UNSENT: u64 = 4 * 1024 * 1024;
 pub(super) const OPEN_COST: u64 = 512;
 
 impl Mux {
-    /// Opens a stream. [`Event::Answered`] or [`Event::Unanswered`] follows; what is written before is sent before.
+    /// Opens a stream. [`Event::Answered`] or [`Event::Unanswered`] follows, unless this end ends both halves before;
+    /// what is written before is sent before.
     pub fn open(&mut self, now: Instant, head: &StreamHead) -> Result<StreamId, OpenBlocked> {
         if self.closed.is_some() {
             return Err(OpenBlocked::Closed);
