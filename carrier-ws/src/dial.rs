@@ -71,16 +71,19 @@ impl WsCarrier {
         // The connection has to be polled for anything to happen, and ends when it has been upgraded.
         let mut connection = pin!(connection.with_upgrades());
         let mut response = pin!(sender.send_request(request));
-        let mut ended = false;
+        let mut end = None;
         let response = loop {
             tokio::select! {
                 biased;
-                response = &mut response => break response.map_err(failed)?,
-                end = &mut connection, if !ended => {
-                    end.map_err(failed)?;
-                    ended = true;
-                }
+                response = &mut response => break response,
+                ended = &mut connection, if end.is_none() => end = Some(ended),
             }
+        };
+        let has_ended = end.is_some();
+        let response = match (response, end) {
+            // It may have come before the request was sent as a whole, which then failed.
+            (Ok(response), _) => response,
+            (Err(_), Some(Err(error))) | (Err(error), _) => return Err(failed(error)),
         };
         let (head, body) = response.into_parts();
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -91,7 +94,7 @@ impl WsCarrier {
             detail,
         })?;
         let upgrade = hyper::upgrade::on(http::Response::from_parts(head, body));
-        if !ended {
+        if !has_ended {
             connection.await.map_err(failed)?;
         }
         let (io, ahead) = recover(upgrade.await.map_err(failed)?);

@@ -17,6 +17,9 @@ use crate::{
 
 /// The longest wait that somebody who is not a tunnel-server can ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// From this length on, the head of a request may be why somebody does not understand it: the strictest proxies allow
+/// 4 KiB.
+const SUSPICIOUS: usize = 4096;
 /// How much of a field that somebody else wrote gets into a sentence.
 const EXCERPT: usize = 200;
 
@@ -51,6 +54,8 @@ pub(crate) fn response(url: &WsUrl, remote: &str, ask: &Ask, response: &response
             Some(location) => format!("a redirect to {location}, which is not followed: name the right URL"),
             None => "a redirect, which is not followed: name the right URL".to_owned(),
         },
+        400 if ask.head_length < SUSPICIOUS && !url.is_secure() => "does it expect TLS, and so wss://?".into(),
+        400 if ask.head_length < SUSPICIOUS => "is a tunnel-server behind it, and the path right?".into(),
         400 | 413 | 414 | 431 => format!(
             "the request may be too long for something on the way: its head has about {} bytes, {} of them in the claim, \
              and proxies allow 8 to 16 KiB; fewer or shorter labels, or a shorter credential, make it shorter",
