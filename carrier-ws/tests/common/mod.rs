@@ -5,12 +5,18 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use carrier_ws::{WsCarrier, WsConfig, WsListener, WsUrl};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, Connection, DialError, Generation, HandshakeError, Listener,
     Rejection, StreamHead, Target, Welcome,
 };
+use tunnel_tcp::{BoxIo, Dial};
 use tunnel_testkit::sim::{Net, Profile};
 use tunnel_tls::{ClientTls, ServerTls};
 
@@ -86,6 +92,32 @@ impl World {
         )
     }
 
+    /// Sends bytes to the server as they are, and has it look at them; gives all that it answers until it ends the
+    /// pipe, and what it makes of them.
+    pub(crate) async fn attempt_raw(
+        &mut self,
+        request: &[u8],
+        verdict: &Verdict,
+    ) -> (String, Result<Arc<dyn Connection>, HandshakeError>) {
+        let mut io = self.dial().await;
+        let client = async {
+            // It may answer before it has read all of it.
+            let _ = io.write_all(request).await;
+            let _ = io.flush().await;
+            let mut answer = Vec::new();
+            let _ = io.read_to_end(&mut answer).await;
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        tokio::join!(client, handshake(&mut self.listener, verdict))
+    }
+
+    /// A pipe to the server.
+    pub(crate) async fn dial(&self) -> BoxIo {
+        let port = self.listener.local_addr().unwrap().port();
+        let server = format!("server.test:{port}").parse().unwrap();
+        self.net.dial(&server).await.unwrap().io
+    }
+
     /// The agent's and the server's handle of a connection.
     pub(crate) async fn connect(&mut self) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
         let (agent, server) = self.attempt(&claim(), &Verdict::default()).await;
@@ -110,7 +142,7 @@ pub(crate) fn carrier(
 /// Takes the next attempt and performs its handshake.
 pub(crate) async fn handshake(
     listener: &mut dyn Listener,
-    verdict: &Verdict,
+    verdict: &dyn Admission,
 ) -> Result<Arc<dyn Connection>, HandshakeError> {
     let incoming = listener.accept().await.expect("an attempt");
     incoming.handshake(verdict).await
@@ -122,4 +154,75 @@ pub(crate) fn claim() -> Claim {
 
 pub(crate) fn head() -> StreamHead {
     StreamHead::new("tcp://target.test:80".parse::<Target>().unwrap())
+}
+
+/// A request as an agent makes it, with some fields replaced, added, or, with an empty value, left out.
+pub(crate) fn request(line: &str, changes: &[(&str, &str)]) -> Vec<u8> {
+    let mut fields = vec![
+        ("Host", "server.test"),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", KEY),
+        ("Sec-WebSocket-Protocol", "tunnel.v1"),
+        ("Tunnel-Claim", CLAIM),
+    ];
+    for (name, value) in changes {
+        match fields.iter_mut().find(|(known, _)| known == name) {
+            Some(field) => field.1 = value,
+            None => fields.push((name, value)),
+        }
+    }
+    let fields = fields.iter().filter(|(_, value)| !value.is_empty());
+    let fields: String = fields.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("{line}\r\n{fields}\r\n").into_bytes()
+}
+
+/// The example of RFC 6455 §1.3.
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// What belongs to it.
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// The claim of `node-7`, generation 1.
+pub(crate) const CLAIM: &str = "ARUBAQECBm5vZGUtNwMIAAAAAAAAAAE";
+pub(crate) const GET: &str = "GET /tunnel HTTP/1.1";
+
+/// Sends bytes by a new stream, has them sent back, and compares.
+pub(crate) async fn echo(opener: &dyn Connection, acceptor: &dyn Connection, size: usize) {
+    let sent: Vec<u8> = (0..251).cycle().take(size).collect();
+    let (opened, accepted) = tokio::join!(opener.open(head()), async {
+        let inbound = acceptor.accept().await.expect("a stream");
+        inbound.accept().await.expect("accepted")
+    });
+    let (mut near, mut far) = (opened.expect("opened"), accepted);
+    let there = async {
+        near.tx.send_all(Bytes::from(sent.clone())).await.expect("sent");
+        near.tx.finish().await.expect("finished");
+    };
+    let back = async {
+        while let Some(bytes) = far.rx.recv(64 * 1024).await.expect("received") {
+            far.tx.send_all(bytes).await.expect("sent back");
+        }
+        far.tx.finish().await.expect("finished");
+    };
+    let mut seen = Vec::new();
+    let read = async {
+        while let Some(bytes) = near.rx.recv(64 * 1024).await.expect("received") {
+            seen.extend_from_slice(&bytes);
+        }
+    };
+    tokio::join!(there, back, read);
+    assert!(seen == sent, "{size} bytes come back as they were");
+}
+
+/// An error with its causes.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", whole(source)),
+        None => error.to_string(),
+    }
+}
+
+/// A claim as the value of a header field.
+pub(crate) fn field(claim: &Claim) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(claim.encode())
 }

@@ -1,0 +1,246 @@
+//! Behind the proxies that people put before a server, configured as `docs/websocket.md` says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, too
+
+mod common;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use carrier_ws::{WsCarrier, WsConfig, WsListener};
+use common::{Verdict, claim, echo, handshake, whole};
+use tokio::time::{Instant, timeout};
+use tunnel_core::{Carrier, Claim, Connection, DialError, Listener, proto::Keepalive};
+use tunnel_tcp::{Proxies, SocketOptions, TcpAcceptor, TcpDialer};
+use tunnel_testkit::programs::{self, Program};
+use tunnel_tls::{ClientTls, DevCa, IssuedFiles, Pem, Purpose, Trust};
+
+/// How long anything may take that should take no time.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How soon a proxy of these tests ends what is silent, or what is left when it stops.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// A certificate for `gw.example`, for the proxy.
+struct Certificate {
+    directory: tempfile::TempDir,
+    ca: DevCa,
+    files: IssuedFiles,
+}
+
+impl Certificate {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = DevCa::create_or_load(directory.path().join("ca")).unwrap();
+        let names = ["gw.example".parse().unwrap()];
+        let files = ca.ensure("gw", &names, Purpose::Server).unwrap();
+        Self { directory, ca, files }
+    }
+
+    fn client(&self) -> ClientTls {
+        let trust = Trust::ca(Pem::file(self.ca.certificate_file()));
+        ClientTls::builder(trust).server_name("gw.example").build().unwrap()
+    }
+
+    /// Chain and key in one file.
+    fn both(&self) -> String {
+        let file = self.directory.path().join("gw.pem");
+        let parts = [&self.files.chain, &self.files.key].map(|file| std::fs::read_to_string(file).unwrap());
+        std::fs::write(&file, parts.concat()).unwrap();
+        file.display().to_string()
+    }
+}
+
+fn config(interval: Duration) -> WsConfig {
+    let timeout = Duration::from_secs(5);
+    WsConfig::builder()
+        .keepalive(Keepalive { interval, timeout })
+        .build()
+        .unwrap()
+}
+
+/// A server for a proxy.
+fn listener(config: WsConfig) -> (WsListener, SocketAddr) {
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let acceptor = TcpAcceptor::bind(local, SocketOptions::default()).unwrap();
+    let listener = WsListener::new(Box::new(acceptor), None, config);
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+/// An agent that goes to the proxy.
+fn carrier(proxy: &Program, certificate: &Certificate, config: WsConfig) -> WsCarrier {
+    let dial = Arc::new(TcpDialer::new(SocketOptions::default(), Proxies::none()));
+    let url = format!("wss://{}/tunnel", proxy.addr()).parse().unwrap();
+    WsCarrier::new(url, Some(&certificate.client()), dial, config).unwrap()
+}
+
+async fn dial(carrier: &WsCarrier, claim: &Claim) -> Result<Arc<dyn Connection>, DialError> {
+    carrier.dial(claim, Instant::now() + PATIENCE).await
+}
+
+async fn connect(
+    carrier: &WsCarrier,
+    listener: &mut WsListener,
+    claim: &Claim,
+) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
+    let verdict = Verdict::default();
+    let (agent, server) = tokio::join!(dial(carrier, claim), handshake(listener, &verdict));
+    (agent.unwrap(), server.unwrap())
+}
+
+/// A code block of the document, with some of its words replaced.
+fn documented(language: &str, words: &[(&str, &str)]) -> String {
+    let document = include_str!("../../docs/websocket.md");
+    let (_, block) = document.split_once(&format!("```{language}\n")).expect("a block");
+    let (block, _) = block.split_once("```").unwrap();
+    words.iter().fold(block.to_owned(), |block, (word, replacement)| {
+        assert!(block.contains(word), "no {word} in {block}");
+        block.replace(word, replacement)
+    })
+}
+
+async fn nginx(certificate: &Certificate, server: SocketAddr) -> Option<Program> {
+    let server = documented(
+        "nginx",
+        &[
+            ("listen 443", "listen 127.0.0.1:PORT"),
+            ("/etc/nginx/gw.crt", &certificate.files.chain.display().to_string()),
+            ("/etc/nginx/gw.key", &certificate.files.key.display().to_string()),
+            ("127.0.0.1:8091", &server.to_string()),
+            ("60s", "1s"),
+        ],
+    );
+    programs::nginx(&server).await
+}
+
+async fn haproxy(certificate: &Certificate, server: SocketAddr) -> Option<Program> {
+    let sections = documented(
+        "haproxy",
+        &[
+            ("bind :443", "bind 127.0.0.1:PORT"),
+            ("/etc/haproxy/gw.pem", &certificate.both()),
+            ("127.0.0.1:8091", &server.to_string()),
+            ("tunnel 60s", "tunnel 1s"),
+            ("hard-stop-after 30s", "hard-stop-after 1s"),
+        ],
+    );
+    programs::haproxy(&sections).await
+}
+
+/// Bytes in both directions, and a connection that carries none for longer than the proxy bears silence.
+async fn works_behind(proxy: &Program, certificate: &Certificate, listener: &mut WsListener) {
+    let carrier = carrier(proxy, certificate, config(SHORT / 5));
+    let mut claim = claim();
+    for at in 0..40 {
+        assert!(claim.labels.insert(&format!("label-{at}"), &"v".repeat(100)));
+    }
+    let (agent, server) = connect(&carrier, listener, &claim).await;
+    assert_eq!(server.peer().claim().unwrap().labels, claim.labels);
+    assert_eq!(agent.peer().identity.dns, ["gw.example"]);
+    for size in [1, 3_000_000] {
+        echo(&*agent, &*server, size).await;
+        echo(&*server, &*agent, size).await;
+    }
+    assert!(timeout(3 * SHORT, server.closed()).await.is_err(), "keepalive keeps it");
+    echo(&*server, &*agent, 1000).await;
+
+    agent.close(tunnel_core::CloseCode::DONE, "that is all");
+    let error = timeout(PATIENCE, server.closed()).await.unwrap();
+    assert!(whole(&error).contains("that is all"), "{error:?}");
+}
+
+/// The same without a keepalive that is often enough: else the tests above would show nothing.
+async fn is_cut_when_silent(proxy: &Program, certificate: &Certificate, listener: &mut WsListener) {
+    let carrier = carrier(proxy, certificate, config(PATIENCE));
+    let (agent, server) = connect(&carrier, listener, &claim()).await;
+    let cut = async { tokio::join!(agent.closed(), server.closed()) };
+    timeout(PATIENCE / 2, cut).await.expect("the proxy ends what is silent");
+}
+
+/// What the agent says when there is nobody behind the proxy.
+async fn is_known_to_be_alone(proxy: &Program, certificate: &Certificate) {
+    let carrier = carrier(proxy, certificate, WsConfig::default());
+    let error = dial(&carrier, &claim()).await.unwrap_err();
+    assert!(matches!(error, DialError::Unreachable { .. }), "{error:?}");
+    let said = whole(&error);
+    assert!(said.contains("a proxy is there, and cannot reach"), "{said}");
+}
+
+/// A claim that the proxy does not let through.
+async fn refuses_long_claims(proxy: &Program, certificate: &Certificate) {
+    let carrier = carrier(proxy, certificate, WsConfig::default());
+    let mut claim = claim();
+    for at in 0..60 {
+        assert!(claim.labels.insert(&format!("label-{at}"), &"v".repeat(250)));
+    }
+    let error = dial(&carrier, &claim).await.unwrap_err();
+    assert!(
+        whole(&error).contains("too long for something on the way"),
+        "{}",
+        whole(&error)
+    );
+}
+
+/// Both ends know at once when a proxy is gone, whatever their keepalive.
+async fn is_missed(proxy: Program, certificate: &Certificate, listener: &mut WsListener, end: impl FnOnce(Program)) {
+    let carrier = carrier(&proxy, certificate, config(SHORT / 5));
+    let (agent, server) = connect(&carrier, listener, &claim()).await;
+    echo(&*agent, &*server, 1000).await;
+    end(proxy);
+    let noticed = async { tokio::join!(agent.closed(), server.closed()) };
+    timeout(PATIENCE / 6, noticed).await.expect("both ends notice");
+    let again = dial(&carrier, &claim()).await.unwrap_err();
+    assert!(matches!(again, DialError::Unreachable { .. }), "{again:?}");
+}
+
+#[tokio::test]
+async fn nginx_passes_the_tunnel() {
+    let certificate = Certificate::new();
+    let (mut listener, addr) = listener(config(SHORT / 5));
+    let Some(proxy) = nginx(&certificate, addr).await else {
+        return;
+    };
+    works_behind(&proxy, &certificate, &mut listener).await;
+    refuses_long_claims(&proxy, &certificate).await;
+    is_missed(proxy, &certificate, &mut listener, drop).await;
+}
+
+#[tokio::test]
+async fn nginx_cuts_what_is_silent() {
+    let certificate = Certificate::new();
+    let (mut listener, addr) = listener(config(PATIENCE));
+    let Some(proxy) = nginx(&certificate, addr).await else {
+        return;
+    };
+    is_cut_when_silent(&proxy, &certificate, &mut listener).await;
+    drop(listener);
+    is_known_to_be_alone(&proxy, &certificate).await;
+}
+
+#[tokio::test]
+async fn haproxy_passes_the_tunnel() {
+    let certificate = Certificate::new();
+    let (mut listener, addr) = listener(config(SHORT / 5));
+    let Some(proxy) = haproxy(&certificate, addr).await else {
+        return;
+    };
+    works_behind(&proxy, &certificate, &mut listener).await;
+    refuses_long_claims(&proxy, &certificate).await;
+    // It waits for the connection first, and ends it after `hard-stop-after`.
+    let mut stopping = None;
+    let stop = |proxy: Program| {
+        proxy.signal("USR1");
+        stopping = Some(proxy);
+    };
+    is_missed(proxy, &certificate, &mut listener, stop).await;
+}
+
+#[tokio::test]
+async fn haproxy_cuts_what_is_silent() {
+    let certificate = Certificate::new();
+    let (mut listener, addr) = listener(config(PATIENCE));
+    let Some(proxy) = haproxy(&certificate, addr).await else {
+        return;
+    };
+    is_cut_when_silent(&proxy, &certificate, &mut listener).await;
+    drop(listener);
+    is_known_to_be_alone(&proxy, &certificate).await;
+}
