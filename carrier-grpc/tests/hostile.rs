@@ -16,10 +16,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, sleep, timeout};
 use tunnel_core::{
     CloseCode, Connection, ConnectionError, Initiator, Listener,
-    proto::{
-        Answer,
-        mux::{CloseReason, Event, Side},
-    },
+    proto::mux::{CloseReason, Side},
 };
 
 /// A client that was let in, and the server's view of it.
@@ -110,17 +107,7 @@ async fn messages_may_come_a_byte_at_a_time() {
         }
     }
     let opened = tokio::spawn(async move { server.open(head()).await });
-    while guest.mux.poll_event() != Some(Event::Established) {
-        guest.listen().await.unwrap().unwrap();
-    }
-    let id = loop {
-        guest.listen().await.unwrap().unwrap();
-        if let Some(Event::Opened { id, .. }) = guest.mux.poll_event() {
-            break id;
-        }
-    };
-    guest.mux.answer(now(), id, &Answer::Accepted);
-    guest.speak();
+    guest.accept().await;
     opened.await.unwrap().unwrap();
 }
 
@@ -132,14 +119,7 @@ async fn a_client_that_takes_nothing_holds_little_and_is_given_up() {
     guest.speak();
     let opener = Arc::clone(&server);
     let opened = tokio::spawn(async move { opener.open(head()).await.unwrap() });
-    let id = loop {
-        guest.listen().await.unwrap().unwrap();
-        if let Some(Event::Opened { id, .. }) = guest.mux.poll_event() {
-            break id;
-        }
-    };
-    guest.mux.answer(now(), id, &Answer::Accepted);
-    guest.speak();
+    guest.accept().await;
     let mut stream = opened.await.unwrap();
 
     // From here on nothing is read, though the mux would allow 256 KiB.
@@ -158,9 +138,7 @@ async fn a_client_that_takes_nothing_holds_little_and_is_given_up() {
     // As long as the server tries to say why.
     sleep(Duration::from_secs(2)).await;
     let error = timeout(Duration::from_secs(5), async {
-        while let Some(read) = guest.listen().await {
-            read?;
-        }
+        while guest.listen().await? {}
         Ok(())
     });
     let error: h2::Error = error.await.expect("the call ends, too").unwrap_err();
@@ -225,14 +203,7 @@ async fn many_agents_share_a_connection_and_are_told_apart() {
     for (mut guest, server) in guests {
         guest.speak();
         let opened = tokio::spawn(async move { server.open(head()).await });
-        let id = loop {
-            guest.listen().await.unwrap().unwrap();
-            if let Some(Event::Opened { id, .. }) = guest.mux.poll_event() {
-                break id;
-            }
-        };
-        guest.mux.answer(now(), id, &Answer::Accepted);
-        guest.speak();
+        guest.accept().await;
         opened.await.unwrap().unwrap();
     }
 }

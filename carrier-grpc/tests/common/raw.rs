@@ -10,7 +10,10 @@ use prost::Message as _;
 use tokio::task::JoinHandle;
 use tunnel_core::{
     HostPort,
-    proto::mux::{Budget, CloseReason, Config, Mux, Side},
+    proto::{
+        Answer,
+        mux::{Budget, CloseReason, Config, Event, Mux, Side},
+    },
 };
 use tunnel_tcp::Dial;
 use tunnel_testkit::sim::Net;
@@ -55,7 +58,12 @@ impl Call {
     /// Headers and trailers of the answer, and the messages between, without gRPC's prefix.
     pub(crate) async fn whole(self) -> (Response<()>, Vec<Bytes>, HeaderMap) {
         let (head, body) = self.response.await.expect("an answer").into_parts();
-        let (messages, trailers) = read(body).await.expect("a whole answer");
+        let mut reader = RawReader::new(body);
+        let mut messages = Vec::new();
+        while let Some(message) = reader.next().await.expect("no reset") {
+            messages.push(message);
+        }
+        let trailers = reader.trailers().await.expect("no reset");
         (Response::from_parts(head, ()), messages, trailers)
     }
 
@@ -69,16 +77,45 @@ impl Call {
     }
 }
 
-/// Reads a body to its end.
-pub(crate) async fn read(mut body: RecvStream) -> Result<(Vec<Bytes>, HeaderMap), h2::Error> {
-    let mut all = BytesMut::new();
-    while let Some(data) = body.data().await {
-        let data = data?;
-        body.flow_control().release_capacity(data.len())?;
-        all.extend_from_slice(&data);
+/// Reads the messages of a body.
+pub(crate) struct RawReader {
+    pub(crate) body: RecvStream,
+    received: BytesMut,
+}
+
+impl RawReader {
+    pub(crate) fn new(body: RecvStream) -> Self {
+        Self {
+            body,
+            received: BytesMut::new(),
+        }
     }
-    let messages = std::iter::from_fn(|| split(&mut all)).collect();
-    Ok((messages, body.trailers().await?.unwrap_or_default()))
+
+    /// The next message, without gRPC's prefix; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, h2::Error> {
+        loop {
+            if let Some(message) = split(&mut self.received) {
+                return Ok(Some(message));
+            }
+            let Some(data) = self.body.data().await.transpose()? else {
+                return Ok(None);
+            };
+            // It fails when the call has ended meanwhile.
+            let _ = self.body.flow_control().release_capacity(data.len());
+            self.received.extend_from_slice(&data);
+        }
+    }
+
+    pub(crate) async fn trailers(&mut self) -> Result<HeaderMap, h2::Error> {
+        Ok(self.body.trailers().await?.unwrap_or_default())
+    }
+}
+
+/// The next message, without gRPC's prefix, if it is whole.
+fn split(received: &mut BytesMut) -> Option<Bytes> {
+    let prefix = received.first_chunk::<5>()?;
+    let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    (received.len() >= 5 + len).then(|| received.split_to(5 + len).freeze().slice(5..))
 }
 
 pub(crate) fn request(method: &str, path: &str, content_type: &str) -> Request<()> {
@@ -125,19 +162,16 @@ pub(crate) fn packet(frames: impl Into<Bytes>) -> Bytes {
 /// An end of a connection whose HTTP/2 is in the hands of the test.
 pub(crate) struct RawEnd {
     pub(crate) tx: SendStream<Bytes>,
-    pub(crate) rx: RecvStream,
+    pub(crate) reader: RawReader,
     pub(crate) mux: Mux,
-    received: BytesMut,
 }
 
 impl RawEnd {
-    pub(crate) fn new(side: Side, tx: SendStream<Bytes>, rx: RecvStream) -> Self {
-        let mux = Mux::new(side, Config::default(), Budget::default().account(), now());
+    pub(crate) fn new(side: Side, tx: SendStream<Bytes>, body: RecvStream) -> Self {
         Self {
             tx,
-            rx,
-            mux,
-            received: BytesMut::new(),
+            reader: RawReader::new(body),
+            mux: Mux::new(side, Config::default(), Budget::default().account(), now()),
         }
     }
 
@@ -149,39 +183,42 @@ impl RawEnd {
         }
     }
 
-    /// Reads once, and gives it to the mux. `None` at the end of the call.
-    pub(crate) async fn listen(&mut self) -> Option<Result<(), h2::Error>> {
-        let data = match self.rx.data().await? {
-            Ok(data) => data,
-            Err(error) => return Some(Err(error)),
+    /// Gives the mux the next message. False at the end of the call.
+    pub(crate) async fn listen(&mut self) -> Result<bool, h2::Error> {
+        let Some(message) = self.reader.next().await? else {
+            return Ok(false);
         };
-        let _ = self.rx.flow_control().release_capacity(data.len());
-        self.received.extend_from_slice(&data);
-        while let Some(message) = split(&mut self.received) {
-            let packet = Packet::decode(message).expect("a packet");
-            self.mux.handle_message(now(), packet.frames);
-        }
-        Some(Ok(()))
+        let packet = Packet::decode(message).expect("a packet");
+        self.mux.handle_message(now(), packet.frames);
+        Ok(true)
     }
 
-    /// Reads to the end, and gives why the other end has closed the connection, and the trailers.
+    /// Waits for a stream of the other end, and accepts it.
+    pub(crate) async fn accept(&mut self) {
+        let id = loop {
+            assert!(self.listen().await.expect("no reset"), "the call ended");
+            if let Some(Event::Opened { id, .. }) = std::iter::from_fn(|| self.mux.poll_event()).find(is_opened) {
+                break id;
+            }
+        };
+        self.mux.answer(now(), id, &Answer::Accepted);
+        self.speak();
+    }
+
+    /// Reads to the end, and gives why the other end has closed the connection, and the trailers. An agent may reset
+    /// the call behind its close, when the server does not end it at once.
     pub(crate) async fn verdict(mut self) -> (Option<CloseReason>, HeaderMap) {
-        while let Some(read) = self.listen().await {
-            read.expect("no reset");
-        }
-        let trailers = self.rx.trailers().await.expect("no reset").unwrap_or_default();
+        while self.listen().await.unwrap_or(false) {}
+        let trailers = self.reader.trailers().await.unwrap_or_default();
         (self.mux.closed().cloned(), trailers)
     }
+}
+
+fn is_opened(event: &Event) -> bool {
+    matches!(event, Event::Opened { .. })
 }
 
 /// The time of the mux.
 pub(crate) fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// The next message, without gRPC's prefix, if it is whole.
-fn split(received: &mut BytesMut) -> Option<Bytes> {
-    let prefix = received.first_chunk::<5>()?;
-    let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-    (received.len() >= 5 + len).then(|| received.split_to(5 + len).freeze().slice(5..))
 }

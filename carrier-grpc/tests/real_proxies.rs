@@ -1,0 +1,206 @@
+//! Behind the reverse proxies that people run, configured as `docs/grpc.md` says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, too
+
+mod common;
+
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use carrier_grpc::{ALPN, GrpcCarrier, GrpcConfig, GrpcListener};
+use common::{claim, echo};
+use tokio::time::{Instant, sleep, timeout};
+use tunnel_core::{
+    Admission, Admitted, Arrival, Carrier, Claim, CloseCode, Connection, ConnectionError, DialError, Keepalive,
+    Listener, Rejection, Secret, Welcome,
+};
+use tunnel_tcp::{ClientSecurity, Proxies, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
+use tunnel_testkit::programs::{self, Program};
+use tunnel_tls::{CertName, ClientTls, DevCa, Pem, Purpose, Trust};
+
+const GUIDE: &str = include_str!("../../docs/grpc.md");
+
+/// The proxies close calls that are silent for longer than this.
+const PROXY_TIMEOUT: &str = "3s";
+
+/// The first block of this language in the guide.
+fn snippet(language: &str) -> &'static str {
+    let (_, rest) = GUIDE.split_once(&format!("```{language}\n")).expect("a snippet");
+    rest.split_once("```").expect("its end").0
+}
+
+/// A snippet with a part replaced that has to be there.
+fn with(snippet: &str, part: &str, other: &str) -> String {
+    assert!(snippet.contains(part), "{part} is not in {snippet}");
+    snippet.replace(part, other)
+}
+
+/// Lets whoever has the credential in.
+#[derive(Debug)]
+struct Gate;
+
+#[async_trait]
+impl Admission for Gate {
+    async fn admit(&self, arrival: &Arrival) -> Result<Admitted, Rejection> {
+        match &arrival.claim.credential {
+            Some(credential) if credential.expose() == b"s3cr3t" => Ok(Admitted {
+                identity: arrival.identity.clone(),
+                welcome: Welcome::new("server-1".parse().expect("an id")),
+            }),
+            _ => Err(Rejection::new(CloseCode::UNAUTHORIZED, "nobody knows this credential")),
+        }
+    }
+}
+
+fn config() -> GrpcConfig {
+    let keepalive = Keepalive {
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_secs(10),
+    };
+    GrpcConfig::builder().keepalive(keepalive).build().unwrap()
+}
+
+/// A server on loopback, in clear text.
+fn server() -> GrpcListener {
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let acceptor = TcpAcceptor::bind(local, SocketOptions::default()).unwrap();
+    GrpcListener::new(Box::new(acceptor), ServerSecurity::Plain, config())
+}
+
+fn agent(proxy: &Program, security: ClientSecurity) -> GrpcCarrier {
+    let dialer = Arc::new(TcpDialer::new(SocketOptions::default(), Proxies::none()));
+    GrpcCarrier::new(proxy.addr().to_string().parse().unwrap(), security, dialer, config()).unwrap()
+}
+
+async fn dial(agent: &GrpcCarrier, claim: &Claim) -> Result<Arc<dyn Connection>, DialError> {
+    agent.dial(claim, Instant::now() + Duration::from_secs(10)).await
+}
+
+async fn connect(agent: &GrpcCarrier, server: &mut GrpcListener) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
+    let claim = claim();
+    let (agent, server) = tokio::join!(dial(agent, &claim), async {
+        server.accept().await.unwrap().handshake(&Gate).await
+    });
+    (agent.unwrap(), server.unwrap())
+}
+
+async fn works_through(proxy: Program, security: ClientSecurity, mut server: GrpcListener) {
+    let agent = agent(&proxy, security);
+    let (near, far) = connect(&agent, &mut server).await;
+    for size in [0, 1, 3_000_000] {
+        echo(&near, &far, size).await;
+        echo(&far, &near, size).await;
+    }
+
+    let mut wrong = claim();
+    wrong.credential = Some(Secret::new("other").unwrap());
+    let (refused, _) = tokio::join!(dial(&agent, &wrong), async {
+        server.accept().await.unwrap().handshake(&Gate).await
+    });
+    let Err(DialError::Rejected { rejection, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        rejection,
+        Rejection::new(CloseCode::UNAUTHORIZED, "nobody knows this credential")
+    );
+
+    // Longer than the proxy lets a silent call live.
+    sleep(Duration::from_secs(4)).await;
+    echo(&near, &far, 1000).await;
+
+    // The close of one end is the other's.
+    let (second, far_second) = connect(&agent, &mut server).await;
+    far_second.close(CloseCode::REPLACED, "there is a newer one");
+    let closed = timeout(Duration::from_secs(5), second.closed()).await.unwrap();
+    let expected = ConnectionError::remote(CloseCode::REPLACED, "there is a newer one");
+    assert_eq!(closed.to_string(), expected.to_string());
+
+    let since = Instant::now();
+    drop(proxy);
+    for end in [near, far] {
+        let error = end.closed().await;
+        assert!(matches!(error, ConnectionError::Transport(_)), "{error:?}");
+    }
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+/// What an agent learns from a proxy whose server is gone.
+async fn says_that_the_server_is_gone(proxy: &Program, security: ClientSecurity, words: &str) {
+    let error = dial(&agent(proxy, security), &claim()).await.unwrap_err();
+    assert!(matches!(error, DialError::Unreachable { .. }), "{error:?}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains(words), "{cause}");
+}
+
+/// A certificate for the proxy, and an agent that trusts it.
+fn tls(directory: &std::path::Path) -> ClientSecurity {
+    let ca = DevCa::create_or_load(directory.join("ca")).unwrap();
+    let issued = ca
+        .issue(
+            &[CertName::Dns("gw.example".to_owned())],
+            Purpose::Server,
+            Duration::from_secs(3600),
+        )
+        .unwrap();
+    fs::write(directory.join("tunnel.crt"), issued.chain).unwrap();
+    fs::write(directory.join("tunnel.key"), issued.key).unwrap();
+    let client = ClientTls::builder(Trust::ca(Pem::file(ca.certificate_file())));
+    ClientSecurity::tls(&client.build().unwrap(), &"gw.example".parse().unwrap(), &[ALPN]).unwrap()
+}
+
+/// The guide's nginx before this server.
+async fn nginx(server: SocketAddr, directory: &std::path::Path) -> Option<Program> {
+    let text = with(snippet("nginx"), "listen 443 ssl", "listen 127.0.0.1:PORT ssl");
+    let text = with(&text, "/etc/nginx", directory.to_str().unwrap());
+    let text = with(&text, "127.0.0.1:8091", &server.to_string());
+    let text = with(&text, "60s", PROXY_TIMEOUT);
+    let text = text.trim_start().strip_prefix("server {").unwrap();
+    programs::nginx(text.trim_end().strip_suffix('}').unwrap()).await
+}
+
+async fn haproxy(server: SocketAddr) -> Option<Program> {
+    let text = with(
+        snippet("haproxy"),
+        ":443 ssl crt /etc/haproxy/tunnel.pem alpn h2",
+        "127.0.0.1:PORT proto h2",
+    );
+    let text = with(&text, "127.0.0.1:8091", &server.to_string());
+    programs::haproxy(&with(&text, "60s", PROXY_TIMEOUT)).await
+}
+
+#[tokio::test]
+async fn nginx_works() {
+    let directory = tempfile::tempdir().unwrap();
+    let security = tls(directory.path());
+    let server = server();
+    if let Some(proxy) = nginx(server.local_addr().unwrap(), directory.path()).await {
+        works_through(proxy, security, server).await;
+    }
+}
+
+#[tokio::test]
+async fn nginx_without_a_server_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let security = tls(directory.path());
+    let gone = server().local_addr().unwrap();
+    if let Some(proxy) = nginx(gone, directory.path()).await {
+        let words = "answered 502 Bad Gateway; it cannot reach the tunnel server";
+        says_that_the_server_is_gone(&proxy, security, words).await;
+    }
+}
+
+#[tokio::test]
+async fn haproxy_works() {
+    let server = server();
+    if let Some(proxy) = haproxy(server.local_addr().unwrap()).await {
+        works_through(proxy, ClientSecurity::Plain, server).await;
+    }
+}
+
+#[tokio::test]
+async fn haproxy_without_a_server_is_named() {
+    let gone = server().local_addr().unwrap();
+    if let Some(proxy) = haproxy(gone).await {
+        says_that_the_server_is_gone(&proxy, ClientSecurity::Plain, "503 Service Unavailable").await;
+    }
+}
