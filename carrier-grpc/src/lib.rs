@@ -12,7 +12,7 @@
 //!
 //! # Flow control
 //!
-//! A call is one HTTP/2 stream. Its window is the mux's connection window and a message more
+//! A call is one HTTP/2 stream. Its window is twice the mux's connection window
 //! ([`GrpcConfigBuilder::connection_window`]), and that of a server's HTTP/2 connection four times as large, because
 //! balancers put several calls on one. What arrives is given to the mux at once, so HTTP/2 returns credit at once, too,
 //! and the mux's credit for each stream is what slows a sender down.

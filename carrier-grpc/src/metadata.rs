@@ -133,7 +133,7 @@ fn token(header: &HeaderValue) -> Option<Secret> {
     if !scheme.eq_ignore_ascii_case(BEARER.as_bytes()) {
         return None;
     }
-    Secret::new(token).ok()
+    Secret::new(token.trim_ascii()).ok()
 }
 
 #[cfg(test)]
@@ -185,10 +185,21 @@ mod tests {
 
     #[test]
     fn other_schemes_are_not_credentials() {
-        for value in ["Basic dXNlcjpwdw==", "Bearer", "Bearer ", ""] {
+        for value in ["Basic dXNlcjpwdw==", "Bearer", "Bearer ", "Bearer   ", ""] {
             let mut headers = headers_of(&claiming(None));
             headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
             assert_eq!(claim(&headers).unwrap().credential, None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_document_shows_what_is_sent() {
+        let document = include_str!("../../docs/wire.md");
+        let mut headers = headers_of(&claiming(Some(b"s3cr3t")));
+        put_welcome(&Welcome::new("server-1".parse().unwrap()), &mut headers);
+        for (name, value) in &headers {
+            let line = format!("\n{name}: {}\n", value.to_str().unwrap());
+            assert!(document.contains(&line), "no line {line}");
         }
     }
 

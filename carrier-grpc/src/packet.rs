@@ -208,6 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn the_document_shows_what_is_sent() {
+        let ping = sent(Bytes::from_static(b"\x1a\x08\x01\x02\x03\x04\x05\x06\x07\x08"));
+        let hex: Vec<String> = ping.iter().map(|byte| format!("{byte:02x}")).collect();
+        let document = include_str!("../../docs/wire.md");
+        let (_, example) = document.split_once("```packet\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let shown = example
+            .lines()
+            .flat_map(|line| line.split('#').next().unwrap().split_whitespace());
+        assert_eq!(hex, shown.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn the_longest_message_fits() {
         let longest = sent(Bytes::from(vec![7; MAX_MESSAGE]));
         assert_eq!(longest.len(), GRPC_PREFIX + FIELD_HEADER + MAX_MESSAGE);
