@@ -124,7 +124,7 @@ frame_kinds! {
 
 impl FrameKind {
     /// The announced length of a body, if a body of this kind may have it.
-    pub(crate) fn check_len(self, len: VarInt) -> Result<usize, FrameError> {
+    pub fn check_len(self, len: VarInt) -> Result<usize, FrameError> {
         let limit = self.max_body();
         match usize::try_from(len.into_inner()) {
             Ok(len) if len <= limit => Ok(len),

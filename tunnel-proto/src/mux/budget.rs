@@ -31,7 +31,7 @@ pub struct Account {
 
 /// How much of a budget is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Pressure {
+pub enum Pressure {
     /// Less than half.
     Ample,
     /// Half and more.
@@ -39,8 +39,10 @@ pub(super) enum Pressure {
 }
 
 /// The budget has no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exhausted;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the memory of the process is used up")]
+#[allow(clippy::exhaustive_structs)] // there is nothing more to say
+pub struct Exhausted;
 
 #[derive(Debug)]
 struct Pool {
@@ -66,7 +68,7 @@ struct Share {
 
 /// What a connection is woken for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Call(u8);
+pub struct Call(u8);
 
 impl Call {
     /// It holds most.
@@ -76,12 +78,15 @@ impl Call {
     /// There is room for its writers again.
     pub(super) const ROOM: Self = Self(4);
 
-    pub(super) fn is_any(self) -> bool {
+    /// Whether it is woken for anything.
+    #[must_use]
+    pub fn is_any(self) -> bool {
         self.0 != 0
     }
 
     /// Whether nobody else has been asked.
-    pub(super) fn is_alone(self) -> bool {
+    #[must_use]
+    pub fn is_alone(self) -> bool {
         self.0 & Self::LARGEST.0 != 0
     }
 }
@@ -153,7 +158,7 @@ impl Account {
     }
 
     /// Takes room for so many bytes that have come.
-    pub(super) fn charge(&self, bytes: u64) -> Result<(), Exhausted> {
+    pub fn charge(&self, bytes: u64) -> Result<(), Exhausted> {
         self.charge_within(bytes, self.pool.limit)
     }
 
@@ -180,7 +185,7 @@ impl Account {
     }
 
     /// Gives room back.
-    pub(super) fn release(&self, bytes: u64) {
+    pub fn release(&self, bytes: u64) {
         if bytes > 0 {
             self.share.held.fetch_sub(bytes, Ordering::Relaxed);
             let used = self.pool.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
@@ -188,7 +193,9 @@ impl Account {
         }
     }
 
-    pub(super) fn pressure(&self) -> Pressure {
+    /// How much of the budget is used.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
         if self.pool.used.load(Ordering::Relaxed) < self.pool.limit / 2 {
             Pressure::Ample
         } else {
@@ -197,7 +204,8 @@ impl Account {
     }
 
     /// Whether more should be given back by a connection that was asked to.
-    pub(super) fn is_high(&self) -> bool {
+    #[must_use]
+    pub fn is_high(&self) -> bool {
         self.pool.used.load(Ordering::Relaxed) > low_mark(self.pool.limit)
     }
 
@@ -211,17 +219,17 @@ impl Account {
     }
 
     /// What the budget asks for; asking ends with this.
-    pub(super) fn take_call(&self) -> Call {
+    pub fn take_call(&self) -> Call {
         Call(self.share.called.swap(0, Ordering::AcqRel))
     }
 
     /// Asks all the others, when this connection has done what it can and that was not enough.
-    pub(super) fn pass_on(&self) {
+    pub fn pass_on(&self) {
         self.pool.call_others(&self.share);
     }
 
     /// Hears no call any more.
-    pub(super) fn turn_deaf(&self) {
+    pub fn turn_deaf(&self) {
         self.share.deaf.store(true, Ordering::SeqCst);
         if self.share.called.load(Ordering::SeqCst) & Call::LARGEST.0 != 0 && self.is_high() {
             self.pass_on();

@@ -119,6 +119,18 @@ impl Config {
     pub fn keepalive(&self) -> Keepalive {
         self.keepalive
     }
+
+    /// How many bytes of a stream may be unread.
+    #[must_use]
+    pub fn stream_window(&self) -> Windows {
+        self.windows
+    }
+
+    /// How many bytes of one stream may wait for their turn on the connection.
+    #[must_use]
+    pub fn send_queue(&self) -> usize {
+        self.send_queue
+    }
 }
 
 impl ConfigBuilder {

@@ -11,7 +11,7 @@ const MEMORY: Duration = Duration::from_secs(30);
 
 /// Watches the peer: everything that comes from it is a sign of life, and silence is probed.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     keepalive: Keepalive,
     heard: Instant,
     /// Whether the present silence has been probed.
@@ -29,7 +29,7 @@ pub(super) struct Watch {
 
 /// What a moment brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Nothing to worry about.
     Alive,
     /// The peer has been silent for too long.
@@ -37,7 +37,9 @@ pub(super) enum Verdict {
 }
 
 impl Watch {
-    pub(super) fn new(keepalive: Keepalive, now: Instant) -> Self {
+    /// One that begins now.
+    #[must_use]
+    pub fn new(keepalive: Keepalive, now: Instant) -> Self {
         Self {
             keepalive,
             heard: now,
@@ -53,29 +55,32 @@ impl Watch {
     }
 
     /// How long the peer may be silent.
-    pub(super) fn bound(&self) -> Duration {
+    #[must_use]
+    pub fn bound(&self) -> Duration {
         self.keepalive.bound()
     }
 
     /// The smoothed round-trip time.
-    pub(super) fn round_trip(&self) -> Option<Duration> {
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
 
     /// The shortest round trip of late: how long the path is, without the queues that bulk builds in it.
-    pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
+    #[must_use]
+    pub fn shortest_round_trip(&self) -> Option<Duration> {
         let [this, before] = self.shortest;
         this.into_iter().chain(before).min()
     }
 
     /// Something came.
-    pub(super) fn hear(&mut self, now: Instant) {
+    pub fn hear(&mut self, now: Instant) {
         self.heard = now;
         self.probed = false;
     }
 
     /// Looks at the clock.
-    pub(super) fn look(&mut self, now: Instant) -> Verdict {
+    pub fn look(&mut self, now: Instant) -> Verdict {
         let silence = now.saturating_duration_since(self.heard);
         if silence >= self.bound() {
             return Verdict::Dead;
@@ -88,7 +93,8 @@ impl Watch {
     }
 
     /// When to look again.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn next_look(&self) -> Option<Instant> {
         let wait = if self.probed {
             self.bound()
         } else {
@@ -98,7 +104,7 @@ impl Watch {
     }
 
     /// Measures the round trip again, unless it was measured a moment ago.
-    pub(super) fn sample(&mut self, now: Instant) {
+    pub fn sample(&mut self, now: Instant) {
         let old = self
             .sampled
             .is_none_or(|at| now.saturating_duration_since(at) >= SAMPLE_INTERVAL);
@@ -108,12 +114,14 @@ impl Watch {
         }
     }
 
-    pub(super) fn wants_ping(&self) -> bool {
+    /// Whether a PING should go out.
+    #[must_use]
+    pub fn wants_ping(&self) -> bool {
         self.wanted
     }
 
     /// The bytes of a PING that goes out now, if one is wanted.
-    pub(super) fn take_ping(&mut self, now: Instant) -> Option<[u8; 8]> {
+    pub fn take_ping(&mut self, now: Instant) -> Option<[u8; 8]> {
         if !std::mem::take(&mut self.wanted) {
             return None;
         }
@@ -123,7 +131,7 @@ impl Watch {
     }
 
     /// A PONG came. One that answers no PING says nothing.
-    pub(super) fn pong(&mut self, now: Instant, bytes: [u8; 8]) -> bool {
+    pub fn pong(&mut self, now: Instant, bytes: [u8; 8]) -> bool {
         if u64::from_be_bytes(bytes) != self.token {
             return false;
         }

@@ -13,6 +13,9 @@
 //! - **facts**, which change nothing.
 //!
 //! The bytes are specified in `docs/wire.md` §9.
+//!
+//! A carrier whose connection has streams of its own uses some of the parts: [`Frame`]s on a control stream, [`Queue`],
+//! [`Window`], [`Watch`] and the [`Budget`].
 
 mod budget;
 #[cfg(test)]
@@ -42,11 +45,14 @@ mod sync {
 }
 
 pub use self::{
-    budget::{Account, Budget},
+    budget::{Account, Budget, Call, Exhausted, Pressure},
     config::{Config, ConfigBuilder, InvalidConfig, Windows},
     event::{CloseReason, Event, MuxStats, OpenBlocked, ReadError, WriteError},
     frame::{Frame, Frames, Hello, MAX_MESSAGE, MAX_PAYLOAD},
     id::{Side, StreamId},
+    keepalive::{Verdict, Watch},
     machine::Mux,
     message::Message,
+    queue::Queue,
+    window::Window,
 };

@@ -11,7 +11,7 @@ const FULL: usize = 16 * 1024;
 
 /// A queue of bytes that copies none but small chunks. An empty one holds no memory.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub struct Queue {
     chunks: VecDeque<Bytes>,
     /// Small chunks copied together, behind the others.
     tail: BytesMut,
@@ -20,16 +20,19 @@ pub(super) struct Queue {
 
 impl Queue {
     /// How many bytes wait.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether none do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Puts a chunk behind the others, as it is unless it is small.
-    pub(super) fn push(&mut self, chunk: Bytes) {
+    pub fn push(&mut self, chunk: Bytes) {
         if chunk.len() < SMALL {
             return self.push_copy(&chunk);
         }
@@ -39,7 +42,7 @@ impl Queue {
     }
 
     /// Puts a copy behind the others, so that the buffer in which the bytes came can go.
-    pub(super) fn push_copy(&mut self, bytes: &[u8]) {
+    pub fn push_copy(&mut self, bytes: &[u8]) {
         self.len += bytes.len();
         if bytes.len() >= SMALL {
             self.seal();
@@ -53,7 +56,7 @@ impl Queue {
     }
 
     /// Takes at most `max` bytes off the front, as many as are in one piece.
-    pub(super) fn pop(&mut self, max: usize) -> Option<Bytes> {
+    pub fn pop(&mut self, max: usize) -> Option<Bytes> {
         if self.chunks.is_empty() {
             self.seal();
         }
@@ -71,7 +74,7 @@ impl Queue {
     }
 
     /// Drops everything; gives how much that was.
-    pub(super) fn clear(&mut self) -> usize {
+    pub fn clear(&mut self) -> usize {
         mem::take(self).len
     }
 

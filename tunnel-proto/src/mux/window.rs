@@ -15,7 +15,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// one, the window may be what limits the stream, so it doubles: it ends between two and four times what the path and
 /// the reader together carry in a round trip. A larger one would only move the queue from the sender to the path.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub struct Window {
     size: u64,
     /// When the bytes that are measured began to be taken, and how many had been taken then.
     since: Instant,
@@ -23,7 +23,9 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(size: u64, now: Instant) -> Self {
+    /// One of this size.
+    #[must_use]
+    pub fn new(size: u64, now: Instant) -> Self {
         Self {
             size,
             since: now,
@@ -31,18 +33,20 @@ impl Window {
         }
     }
 
-    pub(super) fn size(&self) -> u64 {
+    /// The size that fits.
+    #[must_use]
+    pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Measures from here on.
-    pub(super) fn restart(&mut self, now: Instant, returned: u64) {
+    pub fn restart(&mut self, now: Instant, returned: u64) {
         self.since = now;
         self.base = returned;
     }
 
     /// Fits the size, when half a window was taken since it was last fitted.
-    pub(super) fn fit(
+    pub fn fit(
         &mut self,
         now: Instant,
         returned: u64,
