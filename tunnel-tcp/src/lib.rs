@@ -11,6 +11,7 @@ mod proxy;
 mod security;
 mod socket;
 mod transport;
+pub mod upgrade;
 
 pub use self::{
     acceptor::TcpAcceptor,
