@@ -1,0 +1,187 @@
+//! The byte pipe below HTTP/2.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tunnel_tcp::BoxIo;
+
+/// How much is read ahead while a write is stuck: more than what the sockets of two ends hold.
+const READ_AHEAD: usize = 8 * 1024 * 1024;
+/// How much is read ahead at once.
+const PIECE: usize = 16 * 1024;
+
+/// A byte pipe that tells what happens on it, and that is read also while a write is stuck.
+///
+/// h2 reads nothing while an acknowledgement (of PING, of SETTINGS) waits for the socket. If both ends did so at once,
+/// with bulk in both directions, neither would ever read again what the other waits to write. So what comes while a
+/// write is stuck is taken off the socket here.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    io: BoxIo,
+    /// What was read and not yet asked for.
+    ahead: BytesMut,
+    /// How reading ahead ended, if it has.
+    ended: Option<io::Result<()>>,
+    sight: Arc<Sight>,
+}
+
+/// What is seen on a pipe.
+#[derive(Debug, Default)]
+pub(crate) struct Sight {
+    received: AtomicU64,
+    stuck: AtomicBool,
+}
+
+impl Sight {
+    /// How many bytes have come.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last write or flush could not complete.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+}
+
+impl Pipe {
+    /// A pipe of which `begin` has been read.
+    pub(crate) fn new(io: BoxIo, begin: Bytes) -> Self {
+        Self {
+            io,
+            ahead: begin.into(),
+            ended: None,
+            sight: Arc::default(),
+        }
+    }
+
+    pub(crate) fn sight(&self) -> Arc<Sight> {
+        Arc::clone(&self.sight)
+    }
+
+    /// Notes how a write went, and reads ahead if it is stuck.
+    fn wrote<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<T>) -> Poll<T> {
+        self.sight.stuck.store(outcome.is_pending(), Ordering::Relaxed);
+        if outcome.is_pending() {
+            self.read_ahead(cx);
+        }
+        outcome
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        while self.ended.is_none() && self.ahead.len() < READ_AHEAD {
+            let mut piece = [0; PIECE];
+            let mut into = ReadBuf::new(&mut piece);
+            match Pin::new(&mut self.io).poll_read(cx, &mut into) {
+                Poll::Pending => return,
+                Poll::Ready(Err(error)) => self.ended = Some(Err(error)),
+                Poll::Ready(Ok(())) if into.filled().is_empty() => self.ended = Some(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    let piece = into.filled();
+                    self.sight.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                    self.ahead.extend_from_slice(piece);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(into.remaining());
+            into.put_slice(&self.ahead[..count]);
+            self.ahead.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        // An error is told once, and the end after it.
+        if let Some(ended) = &mut self.ended {
+            return Poll::Ready(std::mem::replace(ended, Ok(())));
+        }
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        let count = into.filled().len() - before;
+        self.sight.received.fetch_add(count as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.wrote(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.wrote(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.wrote(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn what_was_read_before_comes_first() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut pipe = Pipe::new(Box::new(near), Bytes::from_static(b"first "));
+        far.write_all(b"second").await.unwrap();
+        drop(far);
+        let mut all = String::new();
+        pipe.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "first second");
+        assert_eq!(pipe.sight().received(), 6, "only what came through it counts");
+    }
+
+    #[tokio::test]
+    async fn it_is_read_while_a_write_is_stuck() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut pipe = Pipe::new(Box::new(near), Bytes::new());
+        let sight = pipe.sight();
+        // Both ends write more than the pipe holds before either reads.
+        let (sent, received) = tokio::join!(
+            async {
+                pipe.write_all(&[1; 100]).await.unwrap();
+                assert!(!sight.is_stuck());
+                let mut all = [0; 100];
+                pipe.read_exact(&mut all).await.unwrap();
+                all
+            },
+            async {
+                far.write_all(&[2; 100]).await.unwrap();
+                let mut all = [0; 100];
+                far.read_exact(&mut all).await.unwrap();
+                all
+            },
+        );
+        assert_eq!((sent, received), ([2; 100], [1; 100]));
+    }
+}

@@ -1,0 +1,145 @@
+//! One HTTP/2 connection, in either of its roles.
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{PingPong, RecvStream, SendStream, client, server};
+use http::Request;
+
+use super::Pipe;
+
+/// The longest frame that is taken. Larger ones gain nothing and make others wait.
+const MAX_FRAME: u32 = 64 * 1024;
+/// The most bytes of headers: the longest head in base64, and room for what others may add.
+const MAX_HEADERS: u32 = 64 * 1024;
+/// How many bytes of one stream h2 takes at most: two turns of one that is alone.
+const SEND_BUFFER: usize = 128 * 1024;
+/// How many streams may be given up before they were looked at. They are looked at each time the socket was read, so
+/// this is what may come in one piece.
+const UNSEEN_RESETS: usize = 1024;
+/// What frames of less than 256 bytes may lack of that, together and before they were looked at, which happens as
+/// above.
+const SMALL_FRAMES: usize = 64 * 1024 * 1024;
+
+/// What can be set of a HTTP/2 connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Knobs {
+    /// How many bytes of a stream the peer may send before they were taken.
+    pub(crate) stream_window: u32,
+    /// The same for all streams.
+    pub(crate) connection_window: u32,
+    /// How many streams a client may have open.
+    pub(crate) max_streams: u32,
+}
+
+/// A HTTP/2 connection. It does nothing unless it is polled.
+pub(crate) enum Session {
+    Client {
+        connection: client::Connection<Pipe, Bytes>,
+        requests: client::SendRequest<Bytes>,
+    },
+    Server(server::Connection<Pipe, Bytes>),
+}
+
+/// A request, and what answers it.
+pub(crate) type Incoming = (Request<RecvStream>, server::SendResponse<Bytes>);
+
+/// A request that was sent: its response, and what it sends.
+pub(crate) type Sent = (client::ResponseFuture, SendStream<Bytes>);
+
+impl Session {
+    /// Begins as a client (RFC 9113 §3.4). It ends when the preface is written.
+    pub(crate) async fn client(pipe: Pipe, knobs: Knobs) -> Result<Self, h2::Error> {
+        let mut builder = client::Builder::new();
+        builder
+            .initial_window_size(knobs.stream_window)
+            .initial_connection_window_size(knobs.connection_window)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADERS)
+            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(SMALL_FRAMES)
+            // Until the server has said how many it takes: one, which is all that is sent by then.
+            .initial_max_send_streams(1)
+            .max_concurrent_streams(0)
+            .enable_push(false)
+            .max_local_error_reset_streams(None);
+        let (requests, connection) = builder.handshake(pipe).await?;
+        Ok(Self::Client { connection, requests })
+    }
+
+    /// Begins as a server. It ends when the client's preface has come.
+    pub(crate) async fn server(pipe: Pipe, knobs: Knobs) -> Result<Self, h2::Error> {
+        let mut builder = server::Builder::new();
+        builder
+            .initial_window_size(knobs.stream_window)
+            .initial_connection_window_size(knobs.connection_window)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADERS)
+            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(SMALL_FRAMES)
+            .max_concurrent_streams(knobs.max_streams)
+            .max_pending_accept_reset_streams(UNSEEN_RESETS)
+            // It counts for as long as the connection lives, and a frame that comes late for a stream that was reset
+            // counts: a connection of many streams would die of old age. What it guards against, work that goes on for
+            // streams that are reset, is bounded above.
+            .max_local_error_reset_streams(None);
+        Ok(Self::Server(builder.handshake(pipe).await?))
+    }
+
+    /// Reads and writes what can be; ready when the connection has ended. Requests go to `incoming`.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, incoming: &mut Vec<Incoming>) -> Poll<Result<(), h2::Error>> {
+        match self {
+            Self::Client { connection, .. } => std::pin::Pin::new(connection).poll(cx),
+            Self::Server(connection) => loop {
+                match connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok(request))) => incoming.push(request),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending => return Poll::Pending,
+                }
+            },
+        }
+    }
+
+    /// Sends a request; pending while those before it wait for the peer's limit. Only a client has any to send.
+    pub(crate) fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Option<Request<()>>,
+    ) -> Poll<Result<Option<Sent>, h2::Error>> {
+        let Self::Client { requests, .. } = self else {
+            return Poll::Ready(Ok(None));
+        };
+        std::task::ready!(requests.poll_ready(cx))?;
+        let sent = request.take().map(|request| requests.send_request(request, false));
+        Poll::Ready(sent.transpose())
+    }
+
+    /// Changes the window of every stream. It fails while an earlier change is on its way.
+    pub(crate) fn set_stream_window(&mut self, bytes: u32) -> Result<(), h2::Error> {
+        match self {
+            Self::Client { connection, .. } => connection.set_initial_window_size(bytes),
+            Self::Server(connection) => connection.set_initial_window_size(bytes),
+        }
+    }
+
+    /// What sends PINGs, the first time.
+    pub(crate) fn pings(&mut self) -> Option<PingPong> {
+        match self {
+            Self::Client { connection, .. } => connection.ping_pong(),
+            Self::Server(connection) => connection.ping_pong(),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client { .. } => "Client",
+            Self::Server(_) => "Server",
+        })
+    }
+}

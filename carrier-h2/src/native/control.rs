@@ -1,0 +1,167 @@
+//! The control stream: what HTTP/2 has no frames for (`docs/wire.md` §12.5).
+
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{RecvStream, SendStream, client::ResponseFuture};
+use tunnel_core::proto::{
+    FrameError, FrameKind, VarInt,
+    mux::{Frame, Frames},
+};
+
+/// The most that waits to be sent before streams are no longer asked for. What else is sent is bounded by the streams.
+const FULL: usize = 64 * 1024;
+
+/// One end of the control stream.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    pub(super) tx: Option<SendStream<Bytes>>,
+    pub(super) response: Option<ResponseFuture>,
+    pub(super) rx: Option<RecvStream>,
+    /// Frames that wait for credit.
+    out: BytesMut,
+    /// What has come of a frame.
+    input: BytesMut,
+}
+
+/// Why nothing more comes.
+#[derive(Debug)]
+pub(super) enum ControlError {
+    /// It ended, which it may not.
+    Ended,
+    /// It holds something that is no frame, or none that belongs here.
+    Frame(FrameError),
+}
+
+impl Control {
+    pub(super) fn queue(&mut self, frame: &Frame) {
+        frame.encode(&mut self.out);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() >= FULL
+    }
+
+    /// Whether everything has gone to HTTP/2.
+    pub(super) fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Gives to HTTP/2 what credit allows. Says whether that was anything.
+    pub(super) fn feed(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(tx) = &mut self.tx else { return false };
+        let mut fed = false;
+        while !self.out.is_empty() {
+            tx.reserve_capacity(self.out.len());
+            let count = tx.capacity().min(self.out.len());
+            if count == 0 {
+                // Errors show on the receiving half.
+                let _ = tx.poll_capacity(cx);
+                break;
+            }
+            if tx.send_data(self.out.split_to(count).freeze(), false).is_err() {
+                break;
+            }
+            fed = true;
+        }
+        fed
+    }
+
+    /// Whether the peer has closed the connection, or says nothing more. Everything before that is dropped.
+    pub(super) fn saw_close(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.poll_frame(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(Frame::Close { .. }) | Err(_)) => return true,
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// The next frame; pending until there is one.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, ControlError>> {
+        loop {
+            match take_frame(&mut self.input) {
+                Ok(Some(frame)) => {
+                    if let Some(frame) = frame {
+                        return Poll::Ready(Ok(frame));
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(ControlError::Frame(error))),
+            }
+            let Some(rx) = &mut self.rx else { return Poll::Pending };
+            match rx.poll_data(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(bytes))) => {
+                    // It was received, so it can be released.
+                    let _ = rx.flow_control().release_capacity(bytes.len());
+                    self.input.extend_from_slice(&bytes);
+                }
+                // An error of the connection shows there, too.
+                Poll::Ready(_) => return Poll::Ready(Err(ControlError::Ended)),
+            }
+        }
+    }
+}
+
+/// Takes a whole frame off the front, which is `Some(None)` if it is to be skipped. `None` if there is not yet one.
+fn take_frame(input: &mut BytesMut) -> Result<Option<Option<Frame>>, FrameError> {
+    let mut front = &input[..];
+    let Some(kind) = VarInt::decode(&mut front).map(FrameKind::from_value) else {
+        return Ok(None);
+    };
+    let Some(len) = VarInt::decode(&mut front) else {
+        return Ok(None);
+    };
+    let len = kind.check_len(len)?;
+    if front.remaining() < len {
+        return Ok(None);
+    }
+    let header = input.len() - front.remaining();
+    let frame = input.split_to(header + len).freeze();
+    Ok(Some(Frames::new(frame).next().transpose()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tunnel_core::{StreamCode, proto::mux::StreamId};
+
+    #[test]
+    fn frames_are_found_however_they_are_cut() {
+        let frames = [
+            Frame::Reset {
+                id: StreamId::from_value(VarInt::from_u32(3)),
+                code: StreamCode::TARGET_RESET,
+            },
+            Frame::Drain(Default::default()),
+            Frame::Stop {
+                id: StreamId::from_value(VarInt::from_u32(4)),
+                code: StreamCode::CANCELLED,
+            },
+        ];
+        let mut all = BytesMut::new();
+        for frame in &frames {
+            frame.encode(&mut all);
+            // One of an unknown kind.
+            all.extend_from_slice(&[0x3f, 2, 7, 7]);
+        }
+        let mut input = BytesMut::new();
+        let mut seen = Vec::new();
+        for byte in all {
+            input.extend_from_slice(&[byte]);
+            while let Some(frame) = take_frame(&mut input).unwrap() {
+                seen.extend(frame);
+            }
+        }
+        assert_eq!(seen, frames);
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_refused_before_it_has_come() {
+        let mut input = BytesMut::from(&[0x15, 0x40, 0xff][..]);
+        assert!(take_frame(&mut input).is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! The task that drives one connection.
+//!
+//! A *turn* reads and writes what the socket allows, takes what the peer has said on the control stream, looks at the
+//! streams that have news, and gives HTTP/2 a little of what waits to be sent, if the socket has taken all that it was
+//! given before. So little is ever queued below, and what is urgent can overtake.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+use tunnel_core::{
+    CloseCode, ConnectionError, Text,
+    proto::{
+        Drain,
+        mux::{Frame, Verdict},
+    },
+};
+
+use super::{
+    control::Control,
+    hub::{Hub, nanos},
+    pulse::Pulse,
+    stream::Stream,
+    window::StreamWindow,
+    wire::Wire,
+};
+use crate::{
+    config::H2Config,
+    http2::{Incoming, Session, Sight, connection_error},
+};
+
+/// After how many turns others are let go first.
+const TURNS: usize = 32;
+/// How much HTTP/2 is given in a turn.
+const TURN_BYTES: usize = 64 * 1024;
+/// The most of one stream in a turn while others have something to send, too.
+const SHARE: usize = 16 * 1024;
+/// How long the peer may take to end the connection when it was told to.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What drives a connection.
+pub(super) struct Driver {
+    pub(super) hub: Arc<Hub>,
+    pub(super) session: Session,
+    sight: Arc<Sight>,
+    pulse: Pulse,
+    pub(super) windows: StreamWindow,
+    pub(super) control: Control,
+    /// The streams that HTTP/2 has not forgotten, by their numbers.
+    pub(super) wires: HashMap<u64, Wire>,
+    /// Whose turn to send it is: new streams first, then the busy ones.
+    pub(super) new: VecDeque<u64>,
+    pub(super) busy: VecDeque<u64>,
+    /// Streams that wait until a request can be made.
+    pub(super) waiting: VecDeque<Arc<Stream>>,
+    incoming: Vec<Incoming>,
+    /// The number of the next stream that is asked for.
+    pub(super) next_asked: u64,
+    pub(super) drain_sent: bool,
+    /// How the peer has closed the connection.
+    pub(super) closed_by_peer: Option<(CloseCode, Text)>,
+    /// Until when the peer may take to end the connection.
+    closing: Option<Instant>,
+    /// Whether streams were given up that nobody had looked at.
+    pub(super) given_up: bool,
+    /// Whether the budget has asked for memory, and not enough was given back.
+    pub(super) relieving: bool,
+    pub(super) max_streams: u32,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Driver {
+    pub(super) fn new(hub: Arc<Hub>, mut session: Session, sight: Arc<Sight>, config: &H2Config) -> Self {
+        let now = Instant::now();
+        Self {
+            pulse: Pulse::new(config.mux.keepalive(), session.pings(), now.into_std()),
+            windows: StreamWindow::new(config.mux.stream_window(), now.into_std()),
+            hub,
+            session,
+            sight,
+            control: Control::default(),
+            wires: HashMap::new(),
+            new: VecDeque::new(),
+            busy: VecDeque::new(),
+            waiting: VecDeque::new(),
+            incoming: Vec::new(),
+            next_asked: 0,
+            drain_sent: false,
+            closed_by_peer: None,
+            closing: None,
+            given_up: false,
+            relieving: false,
+            max_streams: config.mux.limits().max_streams,
+            timer: Box::pin(sleep_until(now)),
+        }
+    }
+
+    /// Drives the connection to its end.
+    pub(super) async fn run(mut self) {
+        poll_fn(|cx| {
+            self.hub.account.register(cx.waker());
+            self.begin(cx);
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| self.poll(cx)).await;
+        self.finish();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURNS {
+            if let Poll::Ready(ended) = self.session.poll(cx, &mut self.incoming) {
+                self.hub.end(match ended {
+                    Err(error) => connection_error(error),
+                    Ok(()) => ConnectionError::transport(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                });
+                return Poll::Ready(());
+            }
+            let now = Instant::now();
+            let moved = if self.closing.is_some() {
+                // Streams have ended with the connection, and need no look any more.
+                drop(self.hub.take_ready());
+                if self.control.saw_close(cx) {
+                    // Both ends have closed it at once, and neither waits for the other.
+                    return Poll::Ready(());
+                }
+                self.control.feed(cx)
+            } else {
+                self.turn(cx, now)
+            };
+            if self.is_over(cx, now) {
+                return Poll::Ready(());
+            }
+            if !moved && self.sleep(cx, now) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Says whether anything happened.
+    fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        // Everything that HTTP/2 was given is on its way, and nothing can be overtaken.
+        let is_flushed = !self.sight.is_stuck();
+        let mut moved = is_flushed && self.settle(cx);
+        for request in std::mem::take(&mut self.incoming) {
+            self.arrive(request);
+            moved = true;
+        }
+        moved |= self.listen(cx);
+        moved |= self.visit_all(cx, now);
+        if let Some((code, text)) = self.closed_by_peer.take() {
+            self.hub.end(ConnectionError::remote(code, text));
+            return true;
+        }
+        if self.pulse.look(cx, now.into_std(), self.sight.received()) == Verdict::Dead {
+            let after = self.pulse.bound();
+            self.hub.end(ConnectionError::TimedOut { after });
+            return true;
+        }
+        if let Some(round_trip) = self.pulse.round_trip() {
+            self.hub.counters.round_trip.store(nanos(round_trip), Ordering::Relaxed);
+        }
+        if let Some(bytes) = self.windows.change()
+            && self.session.set_stream_window(bytes).is_ok()
+        {
+            self.windows.changed();
+            moved = true;
+        }
+        moved |= self.control.feed(cx);
+        if !self.sight.is_stuck() {
+            moved |= self.feed();
+        }
+        moved
+    }
+
+    /// Whether the driver's work is done. Begins the end that this side wants.
+    fn is_over(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if let Some((code, text)) = self.hub.take_close() {
+            self.control.queue(&Frame::Close { code, text });
+            self.control.feed(cx);
+            self.closing = Some(now + LINGER);
+            self.wake_all();
+            return false;
+        }
+        match self.closing {
+            Some(until) => now >= until,
+            None => self.hub.ended().is_some(),
+        }
+    }
+
+    /// Arranges to be woken. Says whether there is nothing to do until then.
+    fn sleep(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let next = match self.closing {
+            Some(until) => Some(until),
+            None => {
+                let pressure = self.hub.account.pressure();
+                self.windows.look(now.into_std(), pressure);
+                let relief = self.relieve(now);
+                let looks = [self.pulse.next_look(), self.windows.next_look(pressure)];
+                let looks = looks.into_iter().flatten().map(Instant::from_std);
+                looks.chain(relief).min()
+            }
+        };
+        if let Some(next) = next {
+            self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
+            if self.timer.as_mut().poll(cx).is_ready() {
+                return false;
+            }
+        }
+        self.hub.sleeps(cx.waker())
+    }
+
+    /// Says what has to come behind everything that went before: that this side drains, and that it is done. Says
+    /// whether it did.
+    fn settle(&mut self, cx: &mut Context<'_>) -> bool {
+        let draining = self.hub.draining();
+        if !draining.any() || self.control.tx.is_none() {
+            return false;
+        }
+        if !self.drain_sent {
+            self.drain_sent = true;
+            self.control.queue(&Frame::Drain(Drain::default()));
+            return self.control.feed(cx);
+        }
+        let idle = self.hub.open() == 0 && self.wires.is_empty() && self.waiting.is_empty() && self.control.is_empty();
+        if draining.remote && idle && self.hub.ended().is_none() {
+            self.hub.close(CloseCode::DRAINED, "");
+        }
+        false
+    }
+
+    /// Gives HTTP/2 some of what waits to be sent. Says whether there was any.
+    fn feed(&mut self) -> bool {
+        let mut fed = 0;
+        while fed < TURN_BYTES {
+            let Some(key) = self.new.pop_front().or_else(|| self.busy.pop_front()) else {
+                break;
+            };
+            let Some(wire) = self.wires.get_mut(&key) else { continue };
+            wire.in_turn = false;
+            let is_alone = self.new.is_empty() && self.busy.is_empty();
+            let stream = Arc::clone(&wire.stream);
+            let mut state = stream.lock();
+            let (bytes, more) = wire.feed(
+                &mut state,
+                if is_alone { TURN_BYTES } else { SHARE },
+                self.hub.send_queue,
+            );
+            drop(state);
+            fed += bytes;
+            if wire.finished {
+                // It may be over now.
+                stream.post();
+            } else if more {
+                self.take_turn(key);
+            }
+        }
+        fed > 0
+    }
+
+    /// Puts a stream in the line of those that send.
+    pub(super) fn take_turn(&mut self, key: u64) {
+        if let Some(wire) = self.wires.get_mut(&key)
+            && !wire.in_turn
+        {
+            wire.in_turn = true;
+            let line = if wire.is_new() { &mut self.new } else { &mut self.busy };
+            line.push_back(key);
+        }
+    }
+
+    /// How long a round trip takes, for windows.
+    pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
+        self.pulse.shortest_round_trip()
+    }
+
+    /// Ends what is left.
+    fn finish(&mut self) {
+        // What has come can still be read.
+        let keys: Vec<_> = self.wires.keys().copied().collect();
+        for key in keys {
+            self.receive(key, Instant::now());
+        }
+        self.hub.account.turn_deaf();
+        self.wake_all();
+        self.hub.finish();
+    }
+
+    fn wake_all(&mut self) {
+        self.wires.values().for_each(|wire| wire.stream.wake_all());
+        self.waiting.drain(..).for_each(|stream| stream.wake_all());
+        self.hub.take_ready().iter().for_each(|stream| stream.wake_all());
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,224 @@
+//! What the halves, the handle and the driver of one connection share.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tunnel_core::{CloseCode, ConnectionError, OpenError, Text, proto::mux::Account};
+
+use super::{arrivals::Arrivals, stream::Stream};
+
+/// What the halves, the handle and the driver of one connection share.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(super) account: Account,
+    pub(super) counters: Counters,
+    /// Places for streams that this end opens.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) arrivals: Arrivals,
+    /// The most bytes of a stream that wait for their turn.
+    pub(super) send_queue: usize,
+    mail: Mutex<Mail>,
+    draining: watch::Sender<Draining>,
+    /// Why the connection ends, from the moment on in which that is clear.
+    ending: OnceLock<ConnectionError>,
+    /// Whether the driver has ended.
+    over: watch::Sender<bool>,
+}
+
+/// What waits for the driver.
+#[derive(Debug, Default)]
+struct Mail {
+    /// Streams to be looked at.
+    ready: Vec<Arc<Stream>>,
+    /// What to tell the peer before the end.
+    close: Option<(CloseCode, Text)>,
+    /// Wakes the driver, while it sleeps.
+    waker: Option<Waker>,
+}
+
+/// Who has begun to drain the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Draining {
+    pub(super) local: bool,
+    pub(super) remote: bool,
+}
+
+impl Draining {
+    pub(super) fn any(self) -> bool {
+        self.local || self.remote
+    }
+}
+
+/// Figures of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) bytes_received: AtomicU64,
+    pub(super) open: AtomicU64,
+    pub(super) opened: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    /// In nanoseconds; zero while it is not known.
+    pub(super) round_trip: AtomicU64,
+}
+
+impl Hub {
+    pub(super) fn new(account: Account, send_queue: usize, places: usize, max_streams: u32) -> Arc<Self> {
+        Arc::new(Self {
+            account,
+            counters: Counters::default(),
+            places: Arc::new(Semaphore::new(places)),
+            arrivals: Arrivals::new(max_streams),
+            send_queue,
+            mail: Mutex::default(),
+            draining: watch::Sender::default(),
+            ending: OnceLock::new(),
+            over: watch::Sender::new(false),
+        })
+    }
+
+    /// Has the driver look at a stream.
+    pub(super) fn post(&self, stream: Arc<Stream>) {
+        let mut mail = self.mail();
+        mail.ready.push(stream);
+        let waker = mail.waker.take();
+        drop(mail);
+        wake(waker);
+    }
+
+    /// The streams to be looked at.
+    pub(super) fn take_ready(&self) -> Vec<Arc<Stream>> {
+        std::mem::take(&mut self.mail().ready)
+    }
+
+    pub(super) fn take_close(&self) -> Option<(CloseCode, Text)> {
+        self.mail().close.take()
+    }
+
+    /// Whether the driver may sleep; if so, `waker` is woken when there is something to do.
+    pub(super) fn sleeps(&self, waker: &Waker) -> bool {
+        let mut mail = self.mail();
+        let idle = mail.ready.is_empty() && mail.close.is_none();
+        mail.waker = idle.then(|| waker.clone());
+        idle
+    }
+
+    fn rouse(&self) {
+        let waker = self.mail().waker.take();
+        wake(waker);
+    }
+
+    fn mail(&self) -> MutexGuard<'_, Mail> {
+        // Nothing panics while it is held.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the connection, unless it has ended, and tells the peer.
+    pub(super) fn close(&self, code: CloseCode, text: impl Into<Text>) {
+        let text = text.into();
+        if self.end(ConnectionError::local(code, text.clone())) {
+            tracing::debug!(%code, reason = %text, "closing the connection");
+            let mut mail = self.mail();
+            mail.close = Some((code, text));
+            let waker = mail.waker.take();
+            drop(mail);
+            wake(waker);
+        }
+    }
+
+    /// Notes why the connection ends, unless that was clear before. Says whether it is what counts.
+    pub(super) fn end(&self, error: ConnectionError) -> bool {
+        let first = self.ending.set(error).is_ok();
+        if first {
+            // Whoever waits for a place, a stream or the drain looks again.
+            self.draining.send_modify(|_| ());
+            self.places.close();
+            self.arrivals.close();
+        }
+        first
+    }
+
+    /// Why the connection has ended, if it has.
+    pub(super) fn ended(&self) -> Option<ConnectionError> {
+        self.ending.get().cloned()
+    }
+
+    /// The driver has ended, and the peer knows, if it can.
+    pub(super) fn finish(&self) {
+        self.over.send_replace(true);
+    }
+
+    pub(super) async fn closed(&self) -> ConnectionError {
+        // The sender is in `self`, so waiting cannot fail.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+        self.ended()
+            .unwrap_or_else(|| ConnectionError::local(CloseCode::INTERNAL, "the driver ended"))
+    }
+
+    pub(super) fn drain(&self, change: impl FnOnce(&mut Draining)) {
+        self.draining.send_modify(change);
+        self.rouse();
+    }
+
+    pub(super) fn draining(&self) -> Draining {
+        *self.draining.borrow()
+    }
+
+    /// Waits until the connection is draining or has ended.
+    pub(super) async fn drained_or_ended(&self) {
+        let condition = |draining: &Draining| draining.any() || self.ending.get().is_some();
+        let _ = self.draining.subscribe().wait_for(condition).await;
+    }
+
+    /// Why no stream can be opened.
+    pub(super) fn draining_or_ended(&self) -> OpenError {
+        self.ended().map_or(OpenError::Draining, OpenError::Connection)
+    }
+
+    /// Counts a stream as open, until the ticket is dropped.
+    pub(super) fn ticket(self: &Arc<Self>, place: Option<OwnedSemaphorePermit>) -> Ticket {
+        self.counters.open.fetch_add(1, Ordering::SeqCst);
+        Ticket {
+            hub: Arc::clone(self),
+            place,
+        }
+    }
+
+    /// How many streams are open.
+    pub(super) fn open(&self) -> u64 {
+        self.counters.open.load(Ordering::SeqCst)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// A stream that counts as open while either of its halves has not ended.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    hub: Arc<Hub>,
+    /// Its place under the limit: this end's for streams that it opens, the peer's once this end has seen it.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.hub.counters.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.hub.draining().any() {
+            self.hub.rouse();
+        }
+    }
+}
+
+/// A round trip for the figures.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
