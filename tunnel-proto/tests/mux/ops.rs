@@ -43,11 +43,13 @@ pub(crate) enum What {
     Stop,
     ReleaseSend,
     ReleaseRecv,
+    End,
     Drain,
     Close,
+    Cut,
 }
 
-/// What happens often comes first; what ends everything happens rarely.
+/// What happens often is there often; what ends everything happens rarely.
 const OFTEN: [What; 32] = {
     use What::*;
     [
@@ -82,7 +84,7 @@ const OFTEN: [What; 32] = {
         Stop,
         ReleaseSend,
         ReleaseRecv,
-        Drain,
+        End,
     ]
 };
 
@@ -94,10 +96,14 @@ pub(crate) fn parse(data: &[u8]) -> Option<([u8; 4], impl Iterator<Item = [u8; 4
 
 impl Op {
     pub(crate) fn new([what, pick, high, low]: [u8; 4]) -> Self {
-        let often = OFTEN[usize::from(what & 31)];
-        let is_close = often == What::Drain && pick.is_multiple_of(4);
         Self {
-            what: if is_close { What::Close } else { often },
+            what: match (OFTEN[usize::from(what & 31)], pick) {
+                (What::End, 0..8) => What::Close,
+                (What::End, 8..16) => What::Cut,
+                (What::End, 16..64) => What::Drain,
+                (What::End, _) => What::Deliver,
+                (what, _) => what,
+            },
             side: if what & 128 == 0 { Side::Agent } else { Side::Server },
             pick,
             amount: u16::from_be_bytes([high, low]),

@@ -34,6 +34,7 @@ impl World {
                     };
                     assert!(is_right, "{:?}", mux.closed());
                 }
+                Some(CloseReason::Link) => assert!(self.is_cut),
                 other => panic!("{other:?}"),
             }
             let (_, whole) = self.setup.windows[index(side)];

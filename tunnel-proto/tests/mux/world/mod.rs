@@ -37,6 +37,7 @@ pub(crate) struct World {
     opener_waits: [bool; 2],
     is_closing: bool,
     is_draining: bool,
+    is_cut: bool,
     streams: Vec<Stream>,
 }
 
@@ -79,6 +80,7 @@ impl World {
             opener_waits: [false; 2],
             is_closing: false,
             is_draining: false,
+            is_cut: false,
             streams: Vec::new(),
             setup,
         }
@@ -108,10 +110,23 @@ impl World {
                 let now = self.now;
                 self.mux(side).close(now, CloseCode::SHUTDOWN, "closing".into());
             }
+            What::Cut => self.cut(),
             _ => self.act_on_stream(op),
         }
         self.take_events();
         self.check();
+    }
+
+    /// Ends the link, with all that is on it.
+    fn cut(&mut self) {
+        self.is_closing = true;
+        self.is_cut = true;
+        let now = self.now;
+        for side in SIDES {
+            self.flying[index(side)].clear();
+            self.mux(side).handle_link_closed(now);
+            assert!(!self.mux(side).wants_send());
+        }
     }
 
     fn act_on_stream(&mut self, op: Op) {
