@@ -15,8 +15,9 @@ use tunnel_core::{
 /// # Memory
 ///
 /// Beside what the mux holds, which its [`Budget`] bounds: for each connection, at most
-/// [`send_buffer`](GrpcConfigBuilder::send_buffer) and two messages on the way out; on the way in, one message and what
-/// has arrived while the machine was busy, at most the connection window.
+/// [`send_buffer`](GrpcConfigBuilder::send_buffer) and two messages on the way out; on the way in, one message and one
+/// HTTP/2 frame, and what has arrived while the machine was busy, at most HTTP/2's window. One that is idle takes about
+/// 32 KiB at each end in clear text, and about 64 KiB with TLS.
 #[derive(Clone, Debug)]
 pub struct GrpcConfig {
     pub(crate) mux: mux::Config,
