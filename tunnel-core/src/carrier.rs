@@ -136,7 +136,8 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// No stream is lost when the future is dropped. Any number of calls may wait at once.
     async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError>;
 
-    /// Waits until either side has begun to drain the connection, or until it is closed.
+    /// Waits until either side has begun to drain the connection, or until it is closed. In that case it is over no
+    /// earlier than [`closed`](Self::closed), so that whoever asks both can tell the end from a drain.
     async fn draining(&self);
 
     /// Waits for the end and says why; at once if it is over.

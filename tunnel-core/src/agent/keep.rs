@@ -1,6 +1,6 @@
 //! Keeps one server connected.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
@@ -23,6 +23,8 @@ use crate::{
 /// Keeps one server connected until the agent drains or ends.
 pub(super) async fn run(agent: Arc<Inner>, entry: Arc<Entry>) {
     tokio::select! {
+        // Before the agent's own drain is taken for the server's.
+        biased;
         () = agent.leaving() => {}
         () = agent.stop.cancelled() => {}
         () = keep(&agent, &entry) => {}
@@ -83,10 +85,12 @@ async fn keep(agent: &Arc<Inner>, entry: &Arc<Entry>) {
 
 /// Waits until a connection takes no new streams any more; gives the cause if it has ended.
 async fn until_lost(connection: &dyn Connection) -> Option<ConnectionError> {
+    connection.draining().await;
+    // It may drain because it has ended.
     tokio::select! {
         biased;
         cause = connection.closed() => Some(cause),
-        () = connection.draining() => None,
+        () = ready(()) => None,
     }
 }
 

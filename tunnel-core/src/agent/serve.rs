@@ -1,6 +1,6 @@
 //! Serves one connection: takes the streams that the server opens, each in a task of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use tokio::{
     task::{JoinError, JoinSet},
@@ -73,7 +73,12 @@ async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, str
                 staying = false;
                 connection.drain();
             }
-            () = &mut drained, if !draining => draining = true,
+            // One that has ended is said to drain, too.
+            () = &mut drained, if !draining => tokio::select! {
+                biased;
+                cause = &mut closed => return Ended { cause, draining },
+                () = ready(()) => draining = true,
+            },
             Some(ended) = streams.join_next() => note_panic(ended),
             inbound = connection.accept(), if accepting => match inbound {
                 Ok(inbound) => take(agent, connection, inbound, streams),

@@ -47,7 +47,11 @@ impl Connection for LinkConnection {
     }
 
     async fn draining(&self) {
-        self.shared.draining.cancelled().await;
+        tokio::select! {
+            () = self.shared.draining.cancelled() => {}
+            // Not before its end can be told from a drain.
+            () = self.shared.told.cancelled() => {}
+        }
     }
 
     /// Resolves when the peer has been told of a close by this end, or cannot be.

@@ -17,7 +17,7 @@ pub(super) struct Shared {
     pub(super) turn: tokio::sync::Mutex<()>,
     /// A permit for each stream that waits for `accept`; closed with the connection.
     pub(super) arrivals: Semaphore,
-    /// Cancelled when either end has begun to drain, or the connection has ended.
+    /// Cancelled when either end has begun to drain.
     pub(super) draining: CancellationToken,
     /// Cancelled when the connection has ended and the peer has been told, as far as it can be.
     pub(super) told: CancellationToken,

@@ -136,7 +136,6 @@ impl State {
     }
 
     fn note_closed(&mut self, news: &mut News) {
-        news.draining = true;
         news.closed = true;
         news.wake(self.opener.take());
         self.waiting.wake_all(news);
