@@ -161,9 +161,12 @@ impl Registry {
                 ),
             )),
             None => Ok(()),
-            Some(session) if session.principal() != identity.principal().as_deref() => Err(reject(
+            Some(session) if !session.is_of(identity) => Err(reject(
                 CloseCode::CONFLICT,
-                format!("another identity is connected as agent {agent}; give this agent an id of its own"),
+                format!(
+                    "another identity is connected as agent {agent}; give this agent an id of its own, or have it show \
+                     the same certificate or token wherever it connects"
+                ),
             )),
             Some(session) if claim.generation < session.generation() => Err(reject(
                 CloseCode::REPLACED,
@@ -264,6 +267,28 @@ mod tests {
         );
         registry.join(fake("a", 1, "alice")).unwrap();
         assert_eq!(code(registry.join(late)), CloseCode::CONFLICT);
+    }
+
+    #[test]
+    fn a_certificate_beside_the_token_of_a_session_is_welcome_but_no_token_replaces_a_certificate() {
+        let with_certificate = |generation, subject: Option<&str>| -> Arc<dyn Connection> {
+            let mut peer = fake("a", generation, "site-a").peer().clone();
+            peer.identity.dns = vec!["node-7".to_owned()];
+            peer.identity.subject = subject.map(str::to_owned);
+            Arc::new(Fake(peer))
+        };
+        let registry = registry();
+        registry.join(fake("a", 1, "site-a")).unwrap();
+        for other in [None, Some("site-b")] {
+            assert_eq!(code(registry.join(with_certificate(1, other))), CloseCode::CONFLICT);
+        }
+        registry.join(with_certificate(1, Some("site-a"))).unwrap();
+        assert_eq!(registry.view().sessions()[0].principal(), Some("token:site-a"));
+        let taken_over = registry.join(with_certificate(2, Some("site-a"))).unwrap();
+        assert_eq!(taken_over.replaced.len(), 2);
+        assert_eq!(registry.view().sessions()[0].principal(), Some("dns:node-7"));
+        assert_eq!(code(registry.join(fake("a", 3, "site-a"))), CloseCode::CONFLICT);
+        registry.join(with_certificate(2, None)).unwrap();
     }
 
     #[test]

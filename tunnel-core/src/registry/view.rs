@@ -175,6 +175,21 @@ impl Profile {
         self.principal.as_deref()
     }
 
+    /// Whether this identity may join the session or take it over: one with the same principal, and where that is a
+    /// token, one that shows a certificate beside the same token, as an agent does that reaches this server behind a
+    /// proxy that ends TLS as well as without one. It could as well have kept the certificate to itself.
+    ///
+    /// The reverse is not enough: the owner of a certificate's session need not be who else holds a token of its.
+    #[must_use]
+    pub fn is_of(&self, identity: &Identity) -> bool {
+        let Some(principal) = self.principal() else {
+            return identity.principal().is_none();
+        };
+        let token = identity.subject.as_deref();
+        identity.principal().as_deref() == Some(principal)
+            || principal.strip_prefix("token:").is_some_and(|name| token == Some(name))
+    }
+
     /// What the agent says of itself.
     #[must_use]
     pub fn labels(&self) -> &Labels {

@@ -80,7 +80,8 @@ async fn another_identity_cannot_take_an_id_that_is_held() {
     assert_eq!(rejected.code, CloseCode::CONFLICT);
     assert_eq!(
         rejected.text.as_str(),
-        "another identity is connected as agent node-7; give this agent an id of its own"
+        "another identity is connected as agent node-7; give this agent an id of its own, or have it show the same \
+         certificate or token wherever it connects"
     );
     assert_eq!(rejected.not_before, Some(Duration::from_secs(15)));
     assert_eq!(world.connected(), [("node-7".to_owned(), 1)]);
