@@ -21,7 +21,7 @@ use tunnel_core::{CloseCode, HandshakeError, Identity, Place, Rejection};
 use tunnel_tcp::{Accepted, ServerSecurity};
 
 use crate::{
-    METHOD,
+    METHOD, NAME,
     body::{self, GRPC, ServerBody},
     config::{GrpcConfig, MAX_FRAME, MAX_HEADERS},
     health,
@@ -94,8 +94,13 @@ pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place)
     };
     let (io, identity) = match timeout(shared.config.handshake_timeout, handshake).await {
         Ok(Ok(begun)) => begun,
-        Ok(Err(error)) => {
+        Ok(Err(error @ HandshakeError::Lost(_))) => {
             return tracing::debug!(%remote_addr, error = &error as &dyn std::error::Error, "no HTTP/2 connection");
+        }
+        // It may be an agent that is set up wrongly, and no call will come that the server could speak of.
+        Ok(Err(error)) => {
+            let (carrier, error) = (NAME, &error as &dyn std::error::Error);
+            return tracing::info!(carrier, remote = %remote_addr, error, "handshake failed");
         }
         Err(_) => return tracing::debug!(%remote_addr, "no HTTP/2 connection in time"),
     };
