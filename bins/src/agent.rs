@@ -12,6 +12,7 @@ use tunnel_core::{
     Secret, TargetDialOptions, TargetDialer,
     agent::{ServerState, ServerStatus},
 };
+use tunnel_tcp::Proxies;
 use tunnel_tls::ClientTls;
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
 pub struct Plan {
     args: AgentArgs,
     agent: Agent,
-    tls: ClientTls,
+    tls: Option<ClientTls>,
 }
 
 /// Runs until it is told to stop.
@@ -42,7 +43,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     };
     let agent = agent.start();
     info!("agent {} starts", agent.id());
-    let reloads = reloads(&args, &agent, &tls);
+    let reloads = reloads(&args, &agent, tls.as_ref());
     let mut registry = Registry::default();
     agent.metrics().register(&mut registry);
     let admin_stop = CancellationToken::new();
@@ -82,11 +83,27 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
     if args.server.is_empty() {
         bail!("there is no server to connect to: give --server, for example --server quic://gw.example:8091");
     }
-    let tls = tls::for_servers(&args)?;
+    let mut servers = Vec::with_capacity(args.server.len());
+    for server in &args.server {
+        servers.push(
+            server
+                .split(',')
+                .map(DialSpec::parse)
+                .collect::<anyhow::Result<Vec<_>>>()?,
+        );
+    }
+    let secure = servers.iter().flatten().any(DialSpec::is_secure);
+    let tls = secure.then(|| tls::for_servers(&args)).transpose()?;
+    if servers.iter().flatten().any(|spec| !spec.is_secure()) && args.token_file.is_none() {
+        bail!("this agent has nothing to prove itself with in clear text: give --token-file");
+    }
     let settings = Settings {
-        keepalive: args.keepalive.clone(),
+        keepalive: args.keepalive.keepalive(),
         max_streams: args.streams.max_streams,
         quic: args.quic.clone(),
+        tcp: args.tcp.clone(),
+        budget: args.tcp.budget()?,
+        proxies: proxies(&args, &servers)?,
     };
     let mut config = AgentConfig::default();
     config.connect_timeout = args.connect_timeout;
@@ -99,10 +116,8 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
         .policy(Arc::new(read_policy(&args)?))
         .dialer(TargetDialer::new(dialing))
         .config(config);
-    for server in &args.server {
-        let carriers = server
-            .split(',')
-            .map(|url| DialSpec::parse(url)?.carrier(&tls, &settings));
+    for server in servers {
+        let carriers = server.iter().map(|spec| spec.carrier(tls.as_ref(), &settings));
         agent = agent.server(carriers.collect::<anyhow::Result<Vec<Arc<dyn Carrier>>>>()?);
     }
     if let Some(path) = args.token_file.clone() {
@@ -115,6 +130,22 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
 
 fn token(path: &PathBuf) -> anyhow::Result<Secret> {
     Secret::new(tls::read_token(path)?).with_context(|| format!("the token file {}", path.display()))
+}
+
+/// The way out of this network. What the environment says of proxies matters only to carriers that take them.
+fn proxies(args: &AgentArgs, servers: &[Vec<DialSpec>]) -> anyhow::Result<Proxies> {
+    if !servers.iter().flatten().any(DialSpec::takes_proxies) {
+        return Ok(Proxies::none());
+    }
+    let proxies = match args.proxy.as_str() {
+        "off" => Proxies::none(),
+        "env" => Proxies::from_env()?,
+        url => Proxies::one(url.parse().context("--proxy")?),
+    };
+    Ok(match &args.no_proxy {
+        Some(list) => proxies.except(list),
+        None => proxies,
+    })
 }
 
 fn labels(given: &[String]) -> anyhow::Result<Labels> {
@@ -140,17 +171,19 @@ fn read_policy(args: &AgentArgs) -> anyhow::Result<AgentPolicy> {
     }
 }
 
-fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: &ClientTls) -> Reloads {
+fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: Option<&ClientTls>) -> Reloads {
     let mut reloads = Reloads::default();
-    let (files, reloaded, redialled) = (tls.files().to_vec(), tls.clone(), agent.clone());
-    reloads.add("certificates", files, move || {
-        let changed = reloaded.reload()? == tunnel_tls::Reload::Changed;
-        if changed {
-            // What kept this agent away may be mended.
-            redialled.redial();
-        }
-        Ok(changed)
-    });
+    if let Some(tls) = tls {
+        let (files, reloaded, redialled) = (tls.files().to_vec(), tls.clone(), agent.clone());
+        reloads.add("certificates", files, move || {
+            let changed = reloaded.reload()? == tunnel_tls::Reload::Changed;
+            if changed {
+                // What kept this agent away may be mended.
+                redialled.redial();
+            }
+            Ok(changed)
+        });
+    }
     if let Some(path) = args.token_file.clone() {
         let agent = agent.clone();
         // The token is read anew for every connection; what remains is not to wait for the next attempt.

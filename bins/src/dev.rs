@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use tunnel_tls::{CertName, DevCa, Purpose};
 
+use crate::carriers::ListenSpec;
+
 /// The name under which the token's holder appears in policy and logs.
 pub const TOKEN_NAME: &str = "dev";
 
@@ -86,25 +88,24 @@ pub fn default_dir() -> anyhow::Result<PathBuf> {
 
 /// What to type next, for people.
 #[must_use]
-pub fn next_steps(dev: &Dev, frontend: SocketAddr, carrier_url: &str, carrier: SocketAddr) -> String {
+pub fn next_steps(dev: &Dev, frontend: SocketAddr, carrier: &ListenSpec, addr: SocketAddr) -> String {
     let (ca, token) = (dev.ca.display(), dev.token.display());
+    let port = addr.port();
     let agent = |host: &str| {
-        let port = carrier.port();
-        format!(
-            "tunnel-agent --server {carrier_url}://{host}:{port} --server-name {SERVER_NAME} --id my-agent --ca {ca} --token-file {token}"
-        )
+        let url = carrier.url(&format!("{host}:{port}"));
+        format!("tunnel-agent --server {url} --server-name {SERVER_NAME} --id my-agent --ca {ca} --token-file {token}")
     };
-    let elsewhere = if carrier.ip().is_loopback() {
-        let port = carrier.port();
+    let elsewhere = if addr.ip().is_loopback() {
+        let everywhere = carrier.url(&format!("0.0.0.0:{port}"));
         format!(
-            "An agent on another machine: start this with --carrier {carrier_url}://0.0.0.0:{port}, copy the two files over, and type there\n\n  {}\n",
+            "An agent on another machine: start this with --carrier {everywhere}, copy the two files over, and type there\n\n  {}\n",
             agent("THIS-HOST")
         )
     } else {
-        let host = if carrier.ip().is_unspecified() {
-            "THIS-HOST".to_owned()
-        } else {
-            carrier.ip().to_string()
+        let host = match addr {
+            addr if addr.ip().is_unspecified() => "THIS-HOST".to_owned(),
+            SocketAddr::V4(addr) => addr.ip().to_string(),
+            SocketAddr::V6(addr) => format!("[{}]", addr.ip()),
         };
         format!(
             "An agent on another machine: copy the two files over, and type there\n\n  {}\n",

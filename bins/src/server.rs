@@ -1,7 +1,7 @@
 //! The program `tunnel-server`, behind its command line.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -14,9 +14,10 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tunnel_core::{
-    Authenticator, Keepalive, Listener, NoToken, Policy, PolicyConfig, Require, Server, ServerConfig, ServerId,
-    TokenAuthenticator, registry::Session,
+    Authenticator, NoToken, Policy, PolicyConfig, Require, Server, ServerConfig, ServerId, TokenAuthenticator,
+    registry::Session,
 };
+use tunnel_tcp::Proxies;
 use tunnel_tls::ServerTls;
 
 use crate::{
@@ -51,7 +52,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     };
     let mut listeners = Vec::new();
     for spec in &plan.listen {
-        listeners.push(spec.listen(&plan.agent_tls, &plan.settings)?);
+        listeners.push((spec, spec.listen(plan.agent_tls.as_ref(), &plan.settings)?));
     }
     let reloads_tls = plan.frontends.tls.clone();
     let frontends = plan.frontends.bind(&plan.id, &args, &mut registry).await?;
@@ -62,15 +63,23 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         .policy(Arc::new(plan.policy))
         .build()?;
     server.metrics().register(&mut registry);
-    let reloads = reloads(&args, &server, &plan.agent_tls, reloads_tls, plan.tokens);
+    let reloads = reloads(&args, &server, plan.agent_tls.clone(), reloads_tls, plan.tokens);
 
-    let ready = next_steps(dev.as_ref(), &frontends, &listeners);
+    let carrier = match listeners.first() {
+        Some((spec, listener)) => Some((
+            *spec,
+            listener.local_addr().context("the carrier's address is not known")?,
+        )),
+        None => None,
+    };
+    let ready = next_steps(dev.as_ref(), &frontends, carrier);
     let inside = dev
         .as_ref()
-        .map(|dev| inside_agent(&args, dev, &listeners))
-        .transpose()?;
+        .zip(carrier)
+        .map(|(dev, carrier)| inside_agent(&args, dev, carrier));
+    let inside = inside.transpose()?;
     info!("server {} starts", plan.id);
-    for listener in listeners {
+    for (_, listener) in listeners {
         server.listen(listener)?;
     }
     let stop = Stop::default();
@@ -141,7 +150,7 @@ pub struct Plan {
     config: ServerConfig,
     settings: Settings,
     listen: Vec<ListenSpec>,
-    agent_tls: ServerTls,
+    agent_tls: Option<ServerTls>,
     tokens: Option<Arc<TokenAuthenticator>>,
     frontends: Frontends,
     policy: Policy,
@@ -161,9 +170,12 @@ impl Plan {
             Ipv4Addr::UNSPECIFIED
         };
         let settings = Settings {
-            keepalive: args.keepalive.clone(),
+            keepalive: args.keepalive.keepalive(),
             max_streams: args.streams.max_streams,
             quic: args.quic.clone(),
+            tcp: args.tcp.clone(),
+            budget: args.tcp.budget()?,
+            proxies: Proxies::none(),
         };
         let mut listen = Vec::with_capacity(args.carrier.len());
         for carrier in &args.carrier {
@@ -171,6 +183,8 @@ impl Plan {
             spec.check(&settings)?;
             listen.push(spec);
         }
+        check_clear_text(&args, &listen)?;
+        let secure = listen.iter().any(ListenSpec::is_secure);
         let tokens = match &args.agent_tokens {
             Some(path) => Some(Arc::new(TokenAuthenticator::from_file(path)?)),
             None => None,
@@ -180,7 +194,7 @@ impl Plan {
             config: config(&args)?,
             settings,
             listen,
-            agent_tls: tls::for_agents(&args)?,
+            agent_tls: secure.then(|| tls::for_agents(&args)).transpose()?,
             tokens,
             frontends: Frontends::parse(&args)?,
             policy: read_policy(&args)?,
@@ -190,14 +204,28 @@ impl Plan {
     }
 }
 
+/// In clear text no agent can show a certificate, and everybody on the way can read along.
+fn check_clear_text(args: &ServerArgs, listen: &[ListenSpec]) -> anyhow::Result<()> {
+    let auth = tls::agent_auth(args)?;
+    for spec in listen.iter().filter(|spec| !spec.is_secure()) {
+        if matches!(auth, AgentAuth::Certificate | AgentAuth::Both) {
+            bail!("agents cannot show a certificate on {spec}, which has no TLS: give --agent-tokens, or use TLS");
+        }
+        if spec.is_public() {
+            warn!(
+                "{spec} takes tokens and data in clear text; it is meant for a network that is safe, or for loopback \
+                 behind a proxy that ends TLS"
+            );
+        }
+    }
+    Ok(())
+}
+
 fn config(args: &ServerArgs) -> anyhow::Result<ServerConfig> {
     let mut config = ServerConfig::default();
     config.server_count = args.server_count;
     config.limits.max_streams = args.streams.max_streams;
-    config.keepalive = Keepalive {
-        interval: args.keepalive.keepalive_interval,
-        timeout: args.keepalive.keepalive_timeout,
-    };
+    config.keepalive = args.keepalive.keepalive();
     config.dial_timeout = args.dial_timeout;
     config.accept.handshake_timeout = args.handshake_timeout;
     config.accept.max_pending = args.max_handshakes;
@@ -231,13 +259,13 @@ fn read_policy(args: &ServerArgs) -> anyhow::Result<Policy> {
 fn reloads(
     args: &ServerArgs,
     server: &Server,
-    agent_tls: &ServerTls,
+    agent_tls: Option<ServerTls>,
     client_tls: Option<ServerTls>,
     tokens: Option<Arc<TokenAuthenticator>>,
 ) -> Reloads {
     let mut reloads = Reloads::default();
     for (name, tls) in [
-        ("certificates for agents", Some(agent_tls.clone())),
+        ("certificates for agents", agent_tls),
         ("certificates for clients", client_tls),
     ] {
         if let Some(tls) = tls {
@@ -286,11 +314,11 @@ fn develop(args: &mut ServerArgs) -> anyhow::Result<Dev> {
 }
 
 /// The command line of the agent inside: the same program as elsewhere, over the same carrier.
-fn inside_agent(server: &ServerArgs, dev: &Dev, listeners: &[Box<dyn Listener>]) -> anyhow::Result<AgentArgs> {
-    let Some(listener) = listeners.first() else {
-        bail!("--dev needs a carrier");
-    };
-    let mut addr = listener.local_addr().context("the carrier's address is not known")?;
+fn inside_agent(
+    server: &ServerArgs,
+    dev: &Dev,
+    (spec, mut addr): (&ListenSpec, SocketAddr),
+) -> anyhow::Result<AgentArgs> {
     if addr.ip().is_unspecified() {
         let loopback = if addr.is_ipv4() {
             Ipv4Addr::LOCALHOST.into()
@@ -302,8 +330,9 @@ fn inside_agent(server: &ServerArgs, dev: &Dev, listeners: &[Box<dyn Listener>])
     let words = [
         "tunnel-agent".into(),
         "--id=dev".into(),
-        format!("--server={}://{addr}", listener.name()).into(),
+        format!("--server={}", spec.url(&addr.to_string())).into(),
         format!("--server-name={}", dev::SERVER_NAME).into(),
+        "--proxy=off".into(),
         "--admin=off".into(),
         "--ca".into(),
         dev.ca.clone().into_os_string(),
@@ -313,19 +342,14 @@ fn inside_agent(server: &ServerArgs, dev: &Dev, listeners: &[Box<dyn Listener>])
     let mut args = <AgentArgs as clap::Parser>::try_parse_from(words)?;
     // Flags that the server has, too, may have come from its environment.
     args.policy = None;
-    (args.keepalive, args.quic) = (server.keepalive.clone(), server.quic.clone());
+    (args.keepalive, args.quic, args.tcp) = (server.keepalive.clone(), server.quic.clone(), server.tcp.clone());
     Ok(args)
 }
 
-fn next_steps(dev: Option<&Dev>, frontends: &[Bound], listeners: &[Box<dyn Listener>]) -> Option<String> {
+fn next_steps(dev: Option<&Dev>, frontends: &[Bound], carrier: Option<(&ListenSpec, SocketAddr)>) -> Option<String> {
     let frontend = frontends.iter().find_map(|frontend| frontend.addr)?;
-    let listener = listeners.first()?;
-    Some(dev::next_steps(
-        dev?,
-        frontend,
-        listener.name(),
-        listener.local_addr().ok()?,
-    ))
+    let (spec, addr) = carrier?;
+    Some(dev::next_steps(dev?, frontend, spec, addr))
 }
 
 #[allow(clippy::print_stdout)] // what to type next is this mode's output

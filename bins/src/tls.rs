@@ -7,7 +7,7 @@ use tunnel_tls::{ClientAuth, ClientTls, Pem, ServerTls, Trust};
 
 use crate::cli::{AgentArgs, AgentAuth, ClientCerts, ServerArgs};
 
-/// What agents meet: the server's certificate, and whether they need one of their own.
+/// What agents meet where there is TLS: the server's certificate, and whether they need one of their own.
 pub fn for_agents(args: &ServerArgs) -> anyhow::Result<ServerTls> {
     let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
         bail!("agents need a server certificate: give --tls-cert and --tls-key (or try --dev)");
@@ -65,7 +65,7 @@ pub fn for_clients(args: &ServerArgs) -> anyhow::Result<ServerTls> {
         .context("the certificates for clients (--frontend-cert, --frontend-key, --client-ca)")
 }
 
-/// What an agent trusts and shows.
+/// What an agent trusts and shows where there is TLS.
 pub fn for_servers(args: &AgentArgs) -> anyhow::Result<ClientTls> {
     let Some(ca) = &args.ca else {
         bail!("nothing says which servers to trust: give --ca");

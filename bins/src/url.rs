@@ -23,6 +23,13 @@ pub fn listen_addr(url: &str, rest: &str) -> anyhow::Result<SocketAddr> {
 /// Host and port to dial, with the carrier's port if the URL names none.
 pub fn dial_authority(url: &str, rest: &str, default_port: u16) -> anyhow::Result<tunnel_core::HostPort> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains('@') {
+        // A password must not get into logs.
+        bail!("the URL of a server has no user and no password: agents prove themselves by --token-file or --cert");
+    }
+    if rest.contains('/') {
+        bail!("{url:?} has a path, and this carrier knows none: give host and port alone");
+    }
     let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     let authority = if has_port {
         rest.to_owned()
@@ -55,6 +62,9 @@ mod tests {
         for url in ["quic", "://x", "quic://"] {
             assert!(split(url).unwrap_err().to_string().contains(url));
         }
+        let dialled = |rest| dial_authority("grpc://…", rest, 1).unwrap_err().to_string();
+        assert!(dialled("gw.example/path").contains("has a path"));
+        assert!(!dialled("me:hunter2@gw.example").contains("hunter2"));
         assert!(
             listen_addr("quic://gw.example:1", "gw.example:1")
                 .unwrap_err()

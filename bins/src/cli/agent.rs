@@ -4,13 +4,16 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 
-use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, admin_addr};
+use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, TcpArgs, admin_addr};
 use crate::{program::Program, values};
 
 const EXAMPLES: &str = "\
 Examples:
   One server, a client certificate:
     tunnel-agent --server quic://gw.example:8091 --id node-7 --ca ca.crt --cert node-7.crt --key node-7.key
+
+  QUIC where it passes, otherwise a WebSocket through the proxy that HTTPS_PROXY names:
+    tunnel-agent --server quic://gw.example:8091,wss://gw.example/tunnel --id node-7 --ca ca.crt --token-file token
 
   Two servers, a token, a label, and only the kubelet and one network as targets (by rules):
     tunnel-agent --server quic://gw-1.example:8091 --server quic://gw-2.example:8091 --id node-7 --ca ca.crt \\
@@ -76,6 +79,23 @@ pub struct AgentArgs {
     #[arg(long, env = "TUNNEL_SERVER_NAME", value_name = "NAME", help_heading = "Servers")]
     pub server_name: Option<String>,
 
+    /// Proxy to the servers, for all carriers but quic, which no proxy passes: http://[USER:PASSWORD@]HOST:PORT (HTTP
+    /// CONNECT), socks5:// or socks5h:// alike; `env` takes HTTPS_PROXY or ALL_PROXY, `off` uses none
+    #[arg(
+        long,
+        env = "TUNNEL_PROXY",
+        value_name = "URL|env|off",
+        default_value = "env",
+        hide_env_values = true,
+        help_heading = "Servers"
+    )]
+    pub proxy: String,
+
+    /// Servers to be reached without --proxy: names, addresses, networks, joined by commas [default with
+    /// --proxy env: NO_PROXY]
+    #[arg(long, env = "TUNNEL_NO_PROXY", value_name = "LIST", help_heading = "Servers")]
+    pub no_proxy: Option<String>,
+
     /// Rules (TOML) about which targets this agent dials; without it all but link-local, cloud metadata and other
     /// special addresses. Reloaded on change and on SIGHUP
     #[arg(long, env = "TUNNEL_POLICY", value_name = "FILE", help_heading = "Targets")]
@@ -110,6 +130,10 @@ pub struct AgentArgs {
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it
     pub quic: QuicArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub tcp: TcpArgs,
 
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it

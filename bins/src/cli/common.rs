@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
+use tunnel_core::{Keepalive, proto::mux::Budget};
 
 use crate::values::{self, OptionalDuration};
 
@@ -56,6 +58,17 @@ pub struct KeepaliveArgs {
     pub keepalive_timeout: Duration,
 }
 
+impl KeepaliveArgs {
+    /// Both values.
+    #[must_use]
+    pub fn keepalive(&self) -> Keepalive {
+        Keepalive {
+            interval: self.keepalive_interval,
+            timeout: self.keepalive_timeout,
+        }
+    }
+}
+
 /// How many streams there are, and for how long.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
@@ -71,6 +84,38 @@ pub struct StreamArgs {
     /// How long open streams may go on after SIGTERM; a second signal ends at once
     #[arg(long, env = "TUNNEL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration)]
     pub drain_timeout: Duration,
+}
+
+/// The least that makes sense for `--tcp-memory`.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+/// The carriers over TCP.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "WebSocket and gRPC carriers")]
+pub struct TcpArgs {
+    /// The most that the streams of all connections may hold in memory; near it windows shrink, and beyond it the
+    /// longest-stalled streams are reset
+    #[arg(long, env = "TUNNEL_TCP_MEMORY", value_name = "BYTES", default_value = "512MiB", value_parser = values::bytes)]
+    pub tcp_memory: u64,
+
+    /// How far the credit of a stream may grow whose reader keeps up; it bounds its speed (window / round-trip time)
+    #[arg(long, env = "TUNNEL_TCP_STREAM_WINDOW", value_name = "BYTES", default_value = "16MiB", value_parser = values::bytes)]
+    pub tcp_stream_window: u64,
+
+    /// Congestion control of the kernel, for example bbr for paths that lose packets; one that it lacks is passed over
+    /// [default: the system's]
+    #[arg(long, env = "TUNNEL_TCP_CONGESTION", value_name = "NAME")]
+    pub tcp_congestion: Option<String>,
+}
+
+impl TcpArgs {
+    /// What all connections may hold together.
+    pub fn budget(&self) -> anyhow::Result<Budget> {
+        if self.tcp_memory < LEAST_MEMORY {
+            bail!("--tcp-memory is less than 1 MiB, with which no stream would get far");
+        }
+        Ok(Budget::new(self.tcp_memory))
+    }
 }
 
 /// The QUIC carrier.

@@ -6,6 +6,6 @@ mod layers;
 mod server;
 
 pub use agent::AgentArgs;
-pub use common::{AdminAddr, KeepaliveArgs, LogArgs, LogFormat, QuicArgs, StreamArgs};
+pub use common::{AdminAddr, KeepaliveArgs, LogArgs, LogFormat, QuicArgs, StreamArgs, TcpArgs};
 pub use layers::parse;
 pub use server::{AgentAuth, ClientCerts, ServerArgs};

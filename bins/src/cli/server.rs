@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, admin_addr};
+use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, TcpArgs, admin_addr};
 use crate::{program::Program, values};
 
 const EXAMPLES: &str = "\
@@ -14,6 +14,10 @@ Examples:
 
   Agents by QUIC with client certificates, clients by HTTP CONNECT on loopback:
     tunnel-server --carrier quic --tls-cert gw.crt --tls-key gw.key --agent-ca agents.crt \\
+                  --frontend connect://127.0.0.1:8090
+
+  Agents by QUIC and, where UDP does not pass, by WebSocket:
+    tunnel-server --carrier quic --carrier ws --tls-cert gw.crt --tls-key gw.key --agent-ca agents.crt \\
                   --frontend connect://127.0.0.1:8090
 
   kube-apiserver through a Unix socket (egress selector, HTTPConnect):
@@ -51,7 +55,8 @@ pub struct ServerArgs {
     #[arg(long, env = "TUNNEL_SERVER_COUNT", value_name = "N", default_value_t = 1)]
     pub server_count: u32,
 
-    /// How agents connect: quic (0.0.0.0:8091) or quic://ADDR; repeatable
+    /// How agents connect: quic, ws or grpc (0.0.0.0:8091), or a URL: quic://ADDR, wss://ADDR[/PATH], grpc://ADDR, and
+    /// in clear text ws://ADDR[/PATH], grpc+plain://ADDR; repeatable
     #[arg(
         long,
         env = "TUNNEL_CARRIER",
@@ -165,6 +170,10 @@ pub struct ServerArgs {
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it
     pub quic: QuicArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would print it
+    pub tcp: TcpArgs,
 
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it

@@ -4,9 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::Path};
 
 use tokio::net::UdpSocket;
 
-use crate::support::{AGENT, Pair, Pki, Process, Server, Tunnel, agent_args, target};
-
-const TOKEN: &str = "a-token-that-nobody-could-guess";
+use crate::support::{AGENT, Pair, Pki, Process, Server, TOKEN, Tunnel, agent_args, target};
 
 #[tokio::test]
 async fn two_processes_with_mutual_tls_carry_a_page() {

@@ -11,12 +11,14 @@
     reason = "a test that cannot run says so, one that fails shows the logs"
 )]
 
+mod carriers;
 mod clients;
 mod configuration;
 mod dev;
 mod garbage;
 mod identity;
 mod loss;
+mod proxies;
 mod reload;
 mod shutdown;
 mod streams;

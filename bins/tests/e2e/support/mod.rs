@@ -13,7 +13,7 @@ pub(crate) use client::{Answer, ask, ask_with, end, fetch, get, read_to_end};
 pub(crate) use curl::Curl;
 pub(crate) use pki::{AGENT, Pair, Pki};
 pub(crate) use process::Process;
-pub(crate) use tunnel::{Server, Tunnel, agent_args};
+pub(crate) use tunnel::{Server, TOKEN, Tunnel, agent_args, agent_args_to};
 
 /// How long anything may take on a busy machine that is not expected to take any time.
 const PATIENCE: Duration = Duration::from_secs(30);

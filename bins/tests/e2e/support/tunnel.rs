@@ -6,9 +6,16 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{AGENT, Answer, Pair, Pki, Process, ask, fetch, get};
 
+/// How the carrier is spoken unless a test says otherwise.
+pub(crate) const QUIC: &str = "quic";
+
+/// The token of agents that have no certificate.
+pub(crate) const TOKEN: &str = "a-token-that-nobody-could-guess";
+
 /// A server, and where it listens.
 pub(crate) struct Server {
     process: Process,
+    scheme: &'static str,
     /// For agents.
     pub(crate) carrier: SocketAddr,
     /// For clients.
@@ -24,8 +31,13 @@ impl Server {
 
     /// Starts with the address for agents given.
     pub(crate) async fn start_on(carrier: SocketAddr, args: Vec<OsString>) -> Self {
+        Self::start_over(QUIC, carrier, args).await
+    }
+
+    /// Starts with a carrier other than QUIC.
+    pub(crate) async fn start_over(scheme: &'static str, carrier: SocketAddr, args: Vec<OsString>) -> Self {
         let own = [
-            format!("--carrier=quic://{carrier}"),
+            format!("--carrier={scheme}://{carrier}"),
             "--frontend=connect://127.0.0.1:0".into(),
             "--admin=127.0.0.1:0".into(),
             "--id=gw-1".into(),
@@ -41,7 +53,13 @@ impl Server {
             proxy: addr(process.log.line("endpoint=connect://").await, "connect://"),
             admin: addr(process.log.line("admin on http://").await, "http://"),
             process,
+            scheme,
         }
+    }
+
+    /// The URL by which agents reach it.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.carrier)
     }
 
     /// The arguments of a server that lets agents in by the CA's certificates.
@@ -59,6 +77,15 @@ impl Server {
             "--agent-ca".into(),
         ];
         words.into_iter().chain([pki.trust.clone().into()]).collect()
+    }
+
+    /// The arguments of a server that lets agents in by what they can show over a carrier.
+    pub(crate) fn args_over(scheme: &str, pki: &Pki) -> Vec<OsString> {
+        if is_clear_text(scheme) {
+            Self::token_args(pki, &pki.write("tokens", &format!("site-a {TOKEN}\n")))
+        } else {
+            Self::args(pki)
+        }
     }
 
     /// The arguments of a server that lets agents in by tokens.
@@ -105,11 +132,17 @@ impl Deref for Server {
 
 /// The arguments of an agent with a certificate of the CA.
 pub(crate) fn agent_args(pki: &Pki, server: SocketAddr) -> Vec<OsString> {
+    agent_args_to(pki, &format!("{QUIC}://{server}"))
+}
+
+/// The same, to a server at a URL.
+pub(crate) fn agent_args_to(pki: &Pki, url: &str) -> Vec<OsString> {
     let pair = pki.agent();
     vec![
-        format!("--server=quic://{server}").into(),
+        format!("--server={url}").into(),
         format!("--id={AGENT}").into(),
         "--admin=off".into(),
+        "--proxy=off".into(),
         "--ca".into(),
         pki.trust.clone().into(),
         "--cert".into(),
@@ -138,9 +171,14 @@ impl Tunnel {
 
     /// Starts both with more arguments, which may name files of the directory.
     pub(crate) async fn of(pki: Pki, server: &[&str], agent: &[&str]) -> Self {
-        let mut args = Server::args(&pki);
+        Self::over(QUIC, pki, server, agent).await
+    }
+
+    /// Starts both over a carrier other than QUIC; in clear text the agent shows a token beside its certificate.
+    pub(crate) async fn over(scheme: &'static str, pki: Pki, server: &[&str], agent: &[&str]) -> Self {
+        let mut args = Server::args_over(scheme, &pki);
         args.extend(server.iter().map(OsString::from));
-        let server = Server::start(args).await;
+        let server = Server::start_over(scheme, "127.0.0.1:0".parse().unwrap(), args).await;
         let agent = connected_agent(&pki, &server, agent).await;
         Self { pki, server, agent }
     }
@@ -158,9 +196,17 @@ impl Tunnel {
     }
 }
 
+/// Whether an agent cannot show a certificate.
+fn is_clear_text(scheme: &str) -> bool {
+    matches!(scheme, "ws" | "grpc+plain")
+}
+
 async fn connected_agent(pki: &Pki, server: &Server, more: &[&str]) -> Process {
     let from = server.log.here();
-    let mut args = agent_args(pki, server.carrier);
+    let mut args = agent_args_to(pki, &server.url());
+    if is_clear_text(server.scheme) {
+        args.extend(["--token-file".into(), pki.write("token", TOKEN).into()]);
+    }
     args.extend(more.iter().map(OsString::from));
     let agent = Process::agent(args);
     agent.log.line("connected with server").await;
