@@ -99,7 +99,11 @@ impl Control {
                     let _ = rx.flow_control().release_capacity(bytes.len());
                     self.input.extend_from_slice(&bytes);
                 }
-                // An error of the connection shows there, too.
+                Poll::Ready(Some(Err(error))) if !error.is_reset() => {
+                    // The connection has failed, which shows when it is polled.
+                    self.rx = None;
+                    return Poll::Pending;
+                }
                 Poll::Ready(_) => return Poll::Ready(Err(ControlError::Ended)),
             }
         }

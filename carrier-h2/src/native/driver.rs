@@ -111,7 +111,6 @@ impl Driver {
         })
         .await;
         poll_fn(|cx| self.poll(cx)).await;
-        self.finish();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -283,8 +282,18 @@ impl Driver {
         self.pulse.shortest_round_trip()
     }
 
-    /// Ends what is left.
-    fn finish(&mut self) {
+    fn wake_all(&mut self) {
+        self.wires.values().for_each(|wire| wire.stream.wake_all());
+        self.waiting.drain(..).for_each(|stream| stream.wake_all());
+        self.hub.take_ready().iter().for_each(|stream| stream.wake_all());
+    }
+}
+
+/// Ends what is left, also when the runtime ends first.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let aborted = ConnectionError::transport(io::Error::from(io::ErrorKind::ConnectionAborted));
+        self.hub.end(aborted);
         // What has come can still be read.
         let keys: Vec<_> = self.wires.keys().copied().collect();
         for key in keys {
@@ -292,13 +301,7 @@ impl Driver {
         }
         self.hub.account.turn_deaf();
         self.wake_all();
-        self.hub.finish();
-    }
-
-    fn wake_all(&mut self) {
-        self.wires.values().for_each(|wire| wire.stream.wake_all());
-        self.waiting.drain(..).for_each(|stream| stream.wake_all());
-        self.hub.take_ready().iter().for_each(|stream| stream.wake_all());
+        self.hub.finish().iter().for_each(|stream| stream.wake_all());
     }
 }
 

@@ -41,6 +41,8 @@ struct Mail {
     close: Option<(CloseCode, Text)>,
     /// Wakes the driver, while it sleeps.
     waker: Option<Waker>,
+    /// Whether the driver has ended, so that nobody takes anything out any more.
+    is_over: bool,
 }
 
 /// Who has begun to drain the connection.
@@ -86,6 +88,9 @@ impl Hub {
     /// Has the driver look at a stream.
     pub(super) fn post(&self, stream: Arc<Stream>) {
         let mut mail = self.mail();
+        if mail.is_over {
+            return;
+        }
         mail.ready.push(stream);
         let waker = mail.waker.take();
         drop(mail);
@@ -149,9 +154,14 @@ impl Hub {
         self.ending.get().cloned()
     }
 
-    /// The driver has ended, and the peer knows, if it can.
-    pub(super) fn finish(&self) {
+    /// The driver has ended, and the peer knows, if it can. Gives the streams that waited to be looked at.
+    pub(super) fn finish(&self) -> Vec<Arc<Stream>> {
+        let mut mail = self.mail();
+        mail.is_over = true;
+        let ready = std::mem::take(&mut mail.ready);
+        drop(mail);
         self.over.send_replace(true);
+        ready
     }
 
     pub(super) async fn closed(&self) -> ConnectionError {

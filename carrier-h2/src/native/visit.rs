@@ -404,11 +404,11 @@ impl Driver {
                 }
                 Poll::Ready(Err(error)) => {
                     self.control.rx = None;
-                    if let ControlError::Frame(error) = error {
-                        self.hub.close(error.close_code(), error.to_string());
-                    } else if self.closed_by_peer.is_none() {
-                        // Unless the connection has failed, which shows when it is polled.
-                        tracing::debug!("the control stream ended");
+                    match error {
+                        ControlError::Frame(error) => self.hub.close(error.close_code(), error.to_string()),
+                        // What comes behind a CLOSE is of no interest.
+                        ControlError::Ended if self.closed_by_peer.is_some() => {}
+                        ControlError::Ended => self.hub.close(CloseCode::PROTOCOL, "the control stream ended"),
                     }
                     return moved;
                 }

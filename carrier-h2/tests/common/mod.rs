@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test program uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this is part of tests, though none of its functions is one
 
+pub(crate) mod raw;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;

@@ -1,0 +1,244 @@
+//! What streams can rely on beside the laws.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, too
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use carrier_h2::{Budget, H2Config, Windows};
+use common::{World, echo, head, near, stream};
+use tokio::time::{Instant, sleep, timeout};
+use tunnel_core::{Duplex, Keepalive, OpenError, RecvError, StreamCode};
+use tunnel_testkit::sim::Profile;
+
+const PROMPT: Duration = Duration::from_secs(1);
+
+async fn receive_all(stream: &mut Duplex) -> usize {
+    let mut received = 0;
+    while let Some(bytes) = stream.rx.recv(64 * 1024).await.unwrap() {
+        received += bytes.len();
+    }
+    received
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_come_back_from_both_sides() {
+    let mut world = World::plain(H2Config::default());
+    let (agent, server) = world.connect().await;
+    echo(&agent, &server, 3_000_000).await;
+    echo(&server, &agent, 3_000_000).await;
+}
+
+/// What was finished is delivered, whatever becomes of the handles and of the other half.
+#[tokio::test(start_paused = true)]
+async fn a_finished_half_outlives_its_stream() {
+    let mut world = World::plain(H2Config::default());
+    let (agent, server) = world.connect().await;
+    for (opener, acceptor) in [(&agent, &server), (&server, &agent)] {
+        for size in [0, 1, 100_000] {
+            let (mut near, mut far) = stream(opener, acceptor).await;
+            near.tx.send_all(vec![7; size].into()).await.unwrap();
+            near.tx.finish().await.unwrap();
+            drop(near);
+            assert_eq!(timeout(PROMPT, receive_all(&mut far)).await.expect("in time"), size);
+            assert_eq!(far.tx.stopped().await.unwrap(), StreamCode::CANCELLED);
+        }
+        sleep(PROMPT).await;
+        assert_eq!((opener.stats().streams_open, acceptor.stats().streams_open), (0, 0));
+    }
+}
+
+/// The first bytes need no more than the answer does, from either side.
+#[tokio::test(start_paused = true)]
+async fn a_stream_opens_in_one_round_trip_from_both_sides() {
+    let latency = Duration::from_millis(100);
+    let profile = Profile::new(latency, 100_000_000);
+    let mut world = World::new(&profile, None, H2Config::default());
+    let (agent, server) = world.connect().await;
+    // The server learns first how many streams the agent takes.
+    sleep(PROMPT).await;
+    for (opener, acceptor) in [(&agent, &server), (&server, &agent)] {
+        let start = Instant::now();
+        let streams = stream(opener, acceptor).await;
+        let took = start.elapsed();
+        assert!(
+            (2 * latency..2 * latency + Duration::from_millis(10)).contains(&took),
+            "{took:?}"
+        );
+        drop(streams);
+    }
+}
+
+/// With windows that fit nothing but a short path, 20 MB/s would be 2.6 MB/s.
+#[tokio::test(start_paused = true)]
+async fn windows_grow_until_a_long_path_is_full() {
+    const RATE: u64 = 20_000_000;
+    const SIZE: usize = 60_000_000;
+    let profile = Profile::new(Duration::from_millis(50), RATE);
+    let mut world = World::new(&profile, None, H2Config::default());
+    let (agent, server) = world.connect().await;
+    let (mut near, mut far) = stream(&server, &agent).await;
+    let start = Instant::now();
+    let send = async {
+        let chunk = Bytes::from(vec![7; 256 * 1024]);
+        let mut left = SIZE;
+        while left > 0 {
+            let count = left.min(chunk.len());
+            near.tx.send_all(chunk.slice(..count)).await.unwrap();
+            left -= count;
+        }
+        near.tx.finish().await.unwrap();
+    };
+    let (received, ()) = tokio::join!(receive_all(&mut far), send);
+    assert_eq!(received, SIZE);
+    let rate = SIZE as f64 / start.elapsed().as_secs_f64();
+    assert!(rate > 0.8 * RATE as f64, "{rate} bytes a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bulk_goes_on_in_both_directions_at_once() {
+    let profile = Profile {
+        buffer: 8 * 1024,
+        ..Profile::new(Duration::from_millis(2), 30_000_000)
+    };
+    let mut world = World::new(&profile, None, H2Config::default());
+    let (agent, server) = world.connect().await;
+    let limit = Duration::from_secs(60);
+    timeout(limit, async {
+        tokio::join!(echo(&agent, &server, 5_000_000), echo(&server, &agent, 5_000_000),)
+    })
+    .await
+    .expect("it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_budget_takes_back_the_streams_that_stalled_longest() {
+    const WINDOW: usize = 256 * 1024;
+    let budget = Budget::new(1024 * 1024);
+    let config = H2Config::builder()
+        .stream_window(Windows::fixed(WINDOW as u64))
+        .budget(budget.clone())
+        .build()
+        .unwrap();
+    let mut world = World::plain(config);
+    let (agent, server) = world.connect().await;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let (mut near, far) = stream(&server, &agent).await;
+        // A full window of which nothing is read.
+        near.tx.send_all(vec![7; WINDOW].into()).await.unwrap();
+        sleep(PROMPT).await;
+        assert!(budget.used() <= budget.limit());
+        held.push((near, far));
+    }
+    sleep(5 * PROMPT).await;
+    assert!(budget.used() <= budget.limit() * 7 / 8, "{} is held", budget.used());
+    let mut stopped = Vec::new();
+    for (near, far) in &mut held {
+        let seen = timeout(Duration::from_millis(10), near.tx.stopped()).await;
+        if let Ok(code) = seen {
+            assert_eq!(code.unwrap(), StreamCode::MEMORY);
+            let received = far.rx.recv(100).await;
+            assert!(
+                matches!(received, Err(RecvError::Stopped(StreamCode::MEMORY))),
+                "{received:?}"
+            );
+        }
+        stopped.push(seen_as_stopped(near).await);
+    }
+    let count = stopped.iter().filter(|stopped| **stopped).count();
+    assert!((5..8).contains(&count), "{stopped:?}");
+    assert!(stopped.is_sorted_by(|a, b| a >= b), "the oldest first: {stopped:?}");
+    // Nobody else is the worse for it, and all comes back.
+    echo(&server, &agent, 2_000_000).await;
+    drop(held);
+    sleep(PROMPT).await;
+    assert_eq!(budget.used(), 0);
+}
+
+async fn seen_as_stopped(stream: &mut Duplex) -> bool {
+    timeout(Duration::from_millis(10), stream.tx.stopped()).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_lets_what_was_asked_for_be_answered() {
+    let mut world = World::plain(H2Config::default());
+    let (agent, server) = world.connect().await;
+    let opening = tokio::spawn({
+        let agent = std::sync::Arc::clone(&agent);
+        async move { agent.open(head()).await }
+    });
+    let inbound = server.accept().await.unwrap();
+    agent.drain();
+    sleep(PROMPT).await;
+    let mut far = inbound.accept().await.unwrap();
+    let mut near = opening.await.unwrap().unwrap();
+    assert!(matches!(agent.open(head()).await, Err(OpenError::Draining)));
+    near.tx.send_all("still".into()).await.unwrap();
+    near.tx.finish().await.unwrap();
+    assert_eq!(receive_all(&mut far).await, 5);
+    far.tx.finish().await.unwrap();
+    assert_eq!(receive_all(&mut near).await, 0);
+    for end in [agent, server] {
+        let error = timeout(PROMPT, end.closed()).await.expect("drained");
+        assert_eq!(error.code(), Some(tunnel_core::CloseCode::DRAINED), "{error}");
+    }
+}
+
+/// Both ends are probed by PING while nothing moves, and the round trip is known.
+#[tokio::test(start_paused = true)]
+async fn the_round_trip_is_measured() {
+    let config = H2Config::builder()
+        .keepalive(Keepalive {
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+        })
+        .build()
+        .unwrap();
+    let latency = Duration::from_millis(30);
+    let mut world = World::new(&Profile { latency, ..near() }, None, config);
+    let (agent, server) = world.connect().await;
+    sleep(Duration::from_secs(30)).await;
+    for end in [agent, server] {
+        let rtt = end.stats().rtt.expect("measured");
+        assert!((2 * latency..3 * latency).contains(&rtt), "{rtt:?}");
+    }
+}
+
+/// Nothing of a connection stays behind, whatever is dropped in which order.
+#[tokio::test(start_paused = true)]
+async fn halves_that_outlive_their_connection_give_their_memory_back() {
+    let budget = Budget::new(1024 * 1024);
+    let config = H2Config::builder().budget(budget.clone()).build().unwrap();
+    let mut world = World::plain(config);
+    let (agent, server) = world.connect().await;
+    let (mut near, far) = stream(&server, &agent).await;
+    near.tx.send_all(vec![7; 100_000].into()).await.unwrap();
+    sleep(PROMPT).await;
+    assert_eq!(budget.used(), 100_000);
+    drop((agent, server));
+    sleep(2 * PROMPT).await;
+    assert_eq!(budget.used(), 100_000, "it can still be read");
+    drop((near, far));
+    assert_eq!(budget.used(), 0);
+}
+
+/// A runtime that shuts down takes the driver with it; who waits elsewhere must learn of it.
+#[test]
+fn a_connection_whose_runtime_is_gone_has_ended() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let (agent, _server) = first.block_on(async { World::plain(H2Config::default()).connect().await });
+    drop(first);
+    let error = runtime().block_on(async { timeout(PROMPT, agent.closed()).await });
+    assert_eq!(
+        error.expect("it has ended").initiator(),
+        tunnel_core::Initiator::Network
+    );
+}
