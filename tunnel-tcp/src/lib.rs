@@ -8,6 +8,7 @@ mod acceptor;
 mod dialer;
 mod io;
 mod proxy;
+mod read_ahead;
 mod security;
 mod socket;
 mod transport;

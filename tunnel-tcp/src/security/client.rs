@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use tokio::io::BufReader;
 use tokio_rustls::TlsConnector;
 use tunnel_core::{DialError, Host, Identity};
 use tunnel_tls::{ClientTls, peer_identity};
 
 use super::{READ_AHEAD, WITHOUT_ALPN, words};
-use crate::BoxIo;
+use crate::{BoxIo, read_ahead::ReadAhead};
 
 /// Whether and how an agent protects what it sends.
 #[derive(Clone, Debug)]
@@ -74,7 +73,7 @@ impl ClientSide {
             explanation,
             source,
         };
-        let io = BufReader::with_capacity(READ_AHEAD, io);
+        let io = ReadAhead::new(io, READ_AHEAD);
         let stream = match self.connector.connect(self.server_name.clone(), io).await {
             Ok(stream) => stream,
             Err(error) => return Err(failed(tunnel_tls::explain(&error), Arc::new(error))),

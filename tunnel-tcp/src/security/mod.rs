@@ -18,7 +18,7 @@ pub use self::{
 };
 
 /// How much is read at a time from the pipe below TLS: two records of the largest size (RFC 8446 §5.2), where the TLS
-/// library alone would read 4 KiB. This is memory that every connection holds.
+/// library alone would read 4 KiB. A connection that has nothing to read does not hold this memory.
 const READ_AHEAD: usize = 32 * 1024;
 
 /// The protocol that is spoken where none was negotiated.

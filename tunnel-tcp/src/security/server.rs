@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -15,7 +15,7 @@ use super::{
     refuse::{self, Mistake},
     words,
 };
-use crate::BoxIo;
+use crate::{BoxIo, read_ahead::ReadAhead};
 
 /// How long an agent that was refused may take to read why. A socket that is closed with bytes unread is reset, and a
 /// reset can overtake the alert.
@@ -59,16 +59,13 @@ impl ServerSecurity {
     ///
     /// Dropping the future closes the pipe.
     pub async fn secure(&self, io: BoxIo) -> Result<(BoxIo, Identity), HandshakeError> {
-        let capacity = match self {
+        let size = match self {
             // Only the look at the first byte; what is read later goes past the buffer.
             Self::Plain => 1,
             Self::Tls(_) => READ_AHEAD,
         };
-        let mut io = BufReader::with_capacity(capacity, io);
-        let first = match io.fill_buf().await {
-            Ok(bytes) => bytes.first().copied(),
-            Err(error) => return Err(lost(error)),
-        };
+        let mut io = ReadAhead::new(io, size);
+        let first = io.first().await.map_err(lost)?;
         let Some(first) = first else {
             return Err(lost(io::ErrorKind::UnexpectedEof.into()));
         };
@@ -88,7 +85,7 @@ impl ServerSecurity {
 }
 
 impl ServerSide {
-    async fn handshake(&self, io: BufReader<BoxIo>) -> Result<(BoxIo, Identity), HandshakeError> {
+    async fn handshake(&self, io: ReadAhead) -> Result<(BoxIo, Identity), HandshakeError> {
         let stream = match self.acceptor.accept(io).into_fallible().await {
             Ok(stream) => stream,
             Err((error, io)) => {
@@ -113,7 +110,7 @@ impl std::fmt::Debug for ServerSide {
 }
 
 /// Tells an agent that it speaks the wrong protocol.
-async fn mistaken(mut io: BufReader<BoxIo>, mistake: Mistake) -> HandshakeError {
+async fn mistaken(mut io: ReadAhead, mistake: Mistake) -> HandshakeError {
     // If it cannot be sent, the agent is gone.
     if io.write_all(mistake.response().as_bytes()).await.is_ok() {
         linger(io).await;
@@ -123,7 +120,7 @@ async fn mistaken(mut io: BufReader<BoxIo>, mistake: Mistake) -> HandshakeError 
 }
 
 /// Closes a pipe such that the peer can read to its end.
-async fn linger(mut io: BufReader<BoxIo>) {
+async fn linger(mut io: ReadAhead) {
     let discard = async {
         io.flush().await?;
         io.shutdown().await?;
