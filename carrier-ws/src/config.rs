@@ -15,8 +15,8 @@ use crate::DEFAULT_PATH;
 /// # Memory
 ///
 /// Streams hold what [`stream_window`](WsConfigBuilder::stream_window) says, all of them together no more than the
-/// [`budget`](WsConfigBuilder::budget). Beside that a connection takes 16 KiB for reading, 32 KiB more with TLS, and,
-/// only while they are under way, a message of at most 128 KiB in and 80 KiB out.
+/// [`budget`](WsConfigBuilder::budget). Beside that an idle connection takes about 32 KiB, half of it for reading, and,
+/// only while they are under way, a message of at most 128 KiB comes in and 80 KiB go out.
 #[derive(Clone, Debug)]
 pub struct WsConfig {
     pub(crate) mux: MuxConfig,

@@ -87,7 +87,7 @@ impl WsCarrier {
         };
         let (head, body) = response.into_parts();
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(explain::response(&self.url, remote, &ask, &head));
+            return Err(ask.explain(&self.url, remote, &head));
         }
         let welcome = ask.welcome(&head).map_err(|detail| DialError::Protocol {
             remote: remote.to_owned(),

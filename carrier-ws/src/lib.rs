@@ -4,8 +4,8 @@
 //! into an HTTP server that it has already with [`WsAcceptor`]. Both ends take a [`WsConfig`]. WebSockets get through
 //! nearly everything that passes HTTP; `docs/websocket.md` says how to set up nginx and HAProxy before a server.
 //!
-//! * HTTP: hyper reads and writes the upgrade, with the claim and the welcome in its headers (`headers`, `offer`); the
-//!   agent explains what else answers at a URL (`explain`).
+//! * HTTP: hyper reads and writes the upgrade, with the claim and the welcome in its headers (`request`, `offer`); the
+//!   agent explains what else answers at a URL ([`tunnel_tcp::upgrade`], which other upgrades share).
 //! * Messages: tungstenite reads frames, this crate writes them (`link`).
 //! * Streams, credit and keepalive: [`tunnel_core::mux`].
 
@@ -13,12 +13,10 @@ mod accept;
 mod config;
 mod dial;
 mod explain;
-mod headers;
 mod link;
 mod listener;
 mod mounted;
 mod offer;
-mod refuse;
 mod request;
 mod upgraded;
 mod url;
@@ -26,7 +24,6 @@ mod url;
 pub use self::{
     config::{WsConfig, WsConfigBuilder},
     dial::WsCarrier,
-    headers::SUBPROTOCOL,
     listener::{Fallback, WsListener},
     mounted::{WsAcceptor, WsMounted},
     url::{InvalidUrl, WsUrl},
@@ -38,6 +35,13 @@ pub const NAME: &str = "ws";
 
 /// The ALPN protocol (RFC 7301) of `wss`: a WebSocket begins with HTTP/1.1.
 pub const ALPN: &[u8] = b"http/1.1";
+
+/// The WebSocket subprotocol (RFC 6455 §1.9). The number changes only if the mux or the headers could no longer be told
+/// apart from within; the protocol's own versions are in the claim.
+pub const SUBPROTOCOL: &str = "tunnel.v1";
+
+/// What an agent upgrades to (RFC 6455 §4.1).
+pub(crate) const PROTOCOL: &str = "websocket";
 
 /// The path of the tunnel where none is named.
 pub const DEFAULT_PATH: &str = "/tunnel";

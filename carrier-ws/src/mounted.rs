@@ -12,12 +12,12 @@ use tunnel_core::{
     AcceptError, Admission, CloseCode, Connection, ConnectionError, HandshakeError, Identity, Incoming, Listener,
     Rejection,
 };
+use tunnel_tcp::upgrade;
 
 use crate::{
-    NAME,
+    NAME, PROTOCOL,
     accept::{Agreed, judge, start},
     config::WsConfig,
-    refuse::rejected,
 };
 
 /// How many requests wait for the server to look at them; more are turned away.
@@ -112,7 +112,7 @@ impl WsAcceptor {
         remote_addr: SocketAddr,
         identity: Identity,
     ) -> Response<Full<Bytes>> {
-        let upgrade = hyper::upgrade::on(&mut request);
+        let on_upgrade = hyper::upgrade::on(&mut request);
         let has_body = !request.body().is_end_stream();
         let (request, _) = request.into_parts();
         let (answer, answered) = oneshot::channel();
@@ -121,24 +121,26 @@ impl WsAcceptor {
             has_body,
             remote_addr,
             identity,
-            upgrade,
+            upgrade: on_upgrade,
             answer,
         };
         match self.offers.try_send(asked) {
             Ok(()) => match answered.await {
                 Ok(response) => response,
-                Err(_) => rejected(&Rejection::new(CloseCode::TIMEOUT, "the server did not decide in time")),
+                Err(_) => rejected(CloseCode::TIMEOUT, "the server did not decide in time"),
             },
             Err(mpsc::error::TrySendError::Full(_)) => overloaded(),
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                rejected(&Rejection::new(CloseCode::SHUTDOWN, "the server is shutting down"))
-            }
+            Err(mpsc::error::TrySendError::Closed(_)) => rejected(CloseCode::SHUTDOWN, "the server is shutting down"),
         }
     }
 }
 
 fn overloaded() -> Response<Full<Bytes>> {
-    rejected(&Rejection::new(CloseCode::OVERLOADED, "too many handshakes"))
+    rejected(CloseCode::OVERLOADED, "too many handshakes")
+}
+
+fn rejected(code: CloseCode, text: &'static str) -> Response<Full<Bytes>> {
+    upgrade::rejected(&Rejection::new(code, text), PROTOCOL)
 }
 
 #[async_trait]

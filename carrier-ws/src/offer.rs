@@ -4,15 +4,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body_util::Full;
 use tungstenite::handshake::derive_accept_key;
-use tunnel_core::{
-    Claim, CloseCode, ConnectionError, HandshakeError, Rejection, Secret, Welcome,
-    proto::{FrameKind, Message},
-};
+use tunnel_core::{Claim, ConnectionError, HandshakeError, Rejection, Welcome};
+use tunnel_tcp::upgrade;
 
-use crate::{
-    headers::{CLAIM, FieldError, SUBPROTOCOL, WELCOME, bearer, decode, encode, has_token, items},
-    refuse::{rejected, sentence},
-};
+use crate::{PROTOCOL, SUBPROTOCOL};
 
 /// The length of the nonce in `Sec-WebSocket-Key`, as base64 (RFC 6455 §4.1).
 const KEY_LENGTH: usize = 24;
@@ -36,14 +31,14 @@ impl Refused {
     /// An agent is told in a way that it understands.
     pub(crate) fn rejection(rejection: Rejection) -> Self {
         Self {
-            response: Box::new(rejected(&rejection)),
+            response: Box::new(upgrade::rejected(&rejection, PROTOCOL)),
             error: HandshakeError::Rejected(rejection),
         }
     }
 
     fn malformed(status: StatusCode, detail: &str) -> Self {
         Self {
-            response: Box::new(sentence(status, detail)),
+            response: Box::new(upgrade::sentence(status, detail)),
             error: HandshakeError::Protocol {
                 detail: detail.to_owned(),
             },
@@ -79,7 +74,7 @@ impl NoAgent {
 
 /// Whether a request asks for a WebSocket at all, rightly or not.
 fn is_upgrade(headers: &HeaderMap) -> bool {
-    has_token(headers, &header::UPGRADE, "websocket")
+    upgrade::has_token(headers, &header::UPGRADE, PROTOCOL)
 }
 
 impl Offer {
@@ -103,11 +98,11 @@ impl Offer {
                     .with(header::ALLOW, "GET"),
             );
         }
-        let asks = is_upgrade(headers) && has_token(headers, &header::CONNECTION, "upgrade");
+        let asks = is_upgrade(headers) && upgrade::has_token(headers, &header::CONNECTION, "upgrade");
         if request.version != Version::HTTP_11 || !asks {
             let detail = "a tunnel-server: agents connect here by WebSocket";
             return Err(Refused::malformed(StatusCode::UPGRADE_REQUIRED, detail)
-                .with(header::UPGRADE, "websocket")
+                .with(header::UPGRADE, PROTOCOL)
                 .with(header::CONNECTION, "upgrade, close"));
         }
         if headers
@@ -118,7 +113,7 @@ impl Offer {
                 StatusCode::UPGRADE_REQUIRED,
                 "only version 13 of WebSocket is spoken here",
             )
-            .with(header::UPGRADE, "websocket")
+            .with(header::UPGRADE, PROTOCOL)
             .with(header::CONNECTION, "upgrade, close")
             .with(header::SEC_WEBSOCKET_VERSION, "13"));
         }
@@ -130,32 +125,11 @@ impl Offer {
             (Some(key), None) if key.len() == KEY_LENGTH => derive_accept_key(key.as_bytes()),
             _ => return Err(bad("Sec-WebSocket-Key must be there once, with 16 bytes as base64")),
         };
-        if !items(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL) {
+        if !upgrade::items(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL) {
             return Err(bad(&format!("only the subprotocol {SUBPROTOCOL} is spoken here")));
         }
-        let claim = Self::claim(headers).map_err(Refused::rejection)?;
+        let claim = upgrade::claim(headers).map_err(Refused::rejection)?;
         Ok(Self { claim, accept })
-    }
-
-    fn claim(headers: &HeaderMap) -> Result<Claim, Rejection> {
-        let mut claim = match decode(headers, &CLAIM, &[FrameKind::Claim]) {
-            Ok(Message::Claim(claim)) => claim,
-            Ok(other) => {
-                let text = format!("a {} frame came as the claim", other.kind());
-                return Err(Rejection::new(CloseCode::PROTOCOL, text));
-            }
-            Err(error) => {
-                let code = match &error {
-                    FieldError::Frame(error) => error.close_code(),
-                    _ => CloseCode::PROTOCOL,
-                };
-                return Err(Rejection::new(code, error.to_string()));
-            }
-        };
-        if claim.credential.is_none() {
-            claim.credential = bearer(headers).and_then(|token| Secret::new(token).ok());
-        }
-        Ok(claim)
     }
 
     /// The response that makes the connection a tunnel.
@@ -163,13 +137,13 @@ impl Offer {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         if let Ok(accept) = HeaderValue::from_str(&self.accept) {
             headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         }
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-        headers.insert(WELCOME, encode(&welcome.encode()));
+        upgrade::welcome_field(welcome, headers);
         response
     }
 }

@@ -4,24 +4,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header, response};
 use http_body_util::Empty;
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
-use tunnel_core::{
-    Claim, DialError, Secret, Welcome,
-    proto::{FrameKind, Message},
-};
+use tunnel_core::{Claim, DialError, Welcome};
+use tunnel_tcp::upgrade::{self, Asked, ClaimFields, has_token};
 
-use crate::{
-    WsUrl,
-    headers::{CLAIM, SUBPROTOCOL, WELCOME, decode, encode, has_token, is_token68},
-};
+use crate::{PROTOCOL, SUBPROTOCOL, WsUrl};
 
 /// An upgrade that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Ask {
     key: String,
-    /// The length of the claim's field.
-    pub(crate) claim_length: usize,
+    claim: ClaimFields,
     /// The length of the whole head, about.
-    pub(crate) head_length: usize,
+    head_length: usize,
 }
 
 impl Ask {
@@ -37,30 +31,14 @@ impl Ask {
             headers.insert(header::HOST, value(&url.authority())?);
         }
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         headers.insert(header::SEC_WEBSOCKET_KEY, value(&key)?);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-        // It is text for people, and a field of HTTP takes less than that.
-        if !claim.software.is_empty()
-            && let Ok(software) = HeaderValue::from_str(claim.software.as_str())
-        {
-            headers.insert(header::USER_AGENT, software);
-        }
-        let mut claim = claim.clone();
-        if !extra.contains_key(header::AUTHORIZATION)
-            && let Some(bearer) = claim.credential.as_ref().and_then(bearer)
-        {
-            headers.insert(header::AUTHORIZATION, bearer);
-            claim.credential = None;
-        }
-        let mut frame = encode(&claim.encode());
-        frame.set_sensitive(true);
-        let claim_length = frame.len();
-        headers.insert(CLAIM, frame);
         for (name, value) in extra {
             headers.append(name, value.clone());
         }
+        let claim = ClaimFields::put(claim, &mut headers);
         let fields = headers
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + 4);
@@ -73,7 +51,7 @@ impl Ask {
         *request.headers_mut() = headers;
         let ask = Self {
             key,
-            claim_length,
+            claim,
             head_length,
         };
         Ok((ask, request))
@@ -84,7 +62,7 @@ impl Ask {
         debug_assert_eq!(response.status, StatusCode::SWITCHING_PROTOCOLS);
         let headers = &response.headers;
         let is = |name, expected: &str| headers.get(name).is_some_and(|value| value == expected);
-        if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
+        if !has_token(headers, &header::UPGRADE, PROTOCOL) || !has_token(headers, &header::CONNECTION, "upgrade") {
             return Err("it switched to something that is not WebSocket".to_owned());
         }
         if !is(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(self.key.as_bytes())) {
@@ -98,23 +76,19 @@ impl Ask {
                 "it speaks WebSocket and not the subprotocol {SUBPROTOCOL}: is the path right?"
             ));
         }
-        match decode(headers, &WELCOME, &[FrameKind::Welcome]) {
-            Ok(Message::Welcome(welcome)) => Ok(welcome),
-            Ok(other) => Err(format!("it sent a {} frame as its welcome", other.kind())),
-            Err(error) => Err(error.to_string()),
-        }
+        upgrade::welcome(headers)
     }
-}
 
-/// A credential for the field Authorization, if its bytes are ones that it may hold.
-fn bearer(credential: &Secret) -> Option<HeaderValue> {
-    let token = credential.expose();
-    if !is_token68(token) {
-        return None;
+    /// What a response means that is no upgrade.
+    pub(crate) fn explain(&self, url: &WsUrl, remote: &str, response: &response::Parts) -> DialError {
+        let asked = Asked {
+            what: &format!("the WebSocket upgrade at {}", url.path()),
+            head_length: self.head_length,
+            claim_length: self.claim.length,
+            secure: (!url.is_secure()).then_some("wss://"),
+        };
+        upgrade::response(remote, asked, response)
     }
-    let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 fn value(text: &str) -> Result<HeaderValue, DialError> {

@@ -13,7 +13,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
-use tunnel_core::{Carrier, CloseCode, DialError, HandshakeError, Rejection, Secret};
+use tunnel_core::{Carrier, CloseCode, DialError, HandshakeError, Rejection, Secret, Welcome};
+use tunnel_tcp::upgrade;
 use tunnel_testkit::{pki::Pki, sim::Profile};
 use tunnel_tls::ClientAuth;
 
@@ -39,6 +40,22 @@ async fn with_tls_each_end_knows_the_other() {
     assert_eq!(agent.peer().identity, pki.server_identity());
     assert_eq!(server.peer().identity, pki.client_identity());
     echo(&*agent, &*server, 100_000).await;
+}
+
+#[test]
+fn the_document_shows_what_is_sent() {
+    let document = include_str!("../../docs/wire.md");
+    let welcome = Welcome::new("server-1".parse().unwrap()).encode();
+    for (name, value) in [
+        ("Tunnel-Claim", common::field(&claim())),
+        ("Tunnel-Welcome", upgrade::encode(&welcome).to_str().unwrap().to_owned()),
+        ("Sec-WebSocket-Key", common::KEY.to_owned()),
+        ("Sec-WebSocket-Accept", common::ACCEPT.to_owned()),
+    ] {
+        let line = format!("\n{name}: {value}\n");
+        assert!(document.contains(&line), "no line {line}");
+    }
+    assert_eq!(common::field(&claim()), common::CLAIM);
 }
 
 /// A credential travels in a field of its own where it can, and reaches the admission and nobody else.

@@ -5,7 +5,6 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use carrier_ws::{WsCarrier, WsConfig, WsListener, WsUrl};
 use tokio::{
@@ -16,7 +15,7 @@ use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, Connection, DialError, Generation, HandshakeError, Listener,
     Rejection, StreamHead, Target, Welcome,
 };
-use tunnel_tcp::{BoxIo, Dial};
+use tunnel_tcp::{BoxIo, Dial, upgrade};
 use tunnel_testkit::sim::{Net, Profile};
 use tunnel_tls::{ClientTls, ServerTls};
 
@@ -224,5 +223,5 @@ pub(crate) fn whole(error: &dyn std::error::Error) -> String {
 
 /// A claim as the value of a header field.
 pub(crate) fn field(claim: &Claim) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(claim.encode())
+    upgrade::encode(&claim.encode()).to_str().unwrap().to_owned()
 }
