@@ -15,8 +15,8 @@ use tunnel_tls::{ClientTls, DevCa, IssuedFiles, Pem, Purpose, Trust};
 
 /// How long anything may take that should take no time.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How soon a proxy of these tests ends what is silent, or what is left when it stops.
-const SHORT: Duration = Duration::from_secs(1);
+/// How soon a proxy of these tests ends what is silent. A busy machine must not be silent for so long by itself.
+const SHORT: Duration = Duration::from_secs(3);
 
 /// A certificate for `gw.example`, for the proxy.
 struct Certificate {
@@ -105,7 +105,7 @@ async fn nginx(certificate: &Certificate, server: SocketAddr) -> Option<Program>
             ("/etc/nginx/gw.crt", &certificate.files.chain.display().to_string()),
             ("/etc/nginx/gw.key", &certificate.files.key.display().to_string()),
             ("127.0.0.1:8091", &server.to_string()),
-            ("60s", "1s"),
+            ("60s", "3s"),
         ],
     );
     programs::nginx(&server).await
@@ -118,7 +118,7 @@ async fn haproxy(certificate: &Certificate, server: SocketAddr) -> Option<Progra
             ("bind :443", "bind 127.0.0.1:PORT"),
             ("/etc/haproxy/gw.pem", &certificate.both()),
             ("127.0.0.1:8091", &server.to_string()),
-            ("tunnel 60s", "tunnel 1s"),
+            ("tunnel 60s", "tunnel 3s"),
             ("hard-stop-after 30s", "hard-stop-after 1s"),
         ],
     );
@@ -127,7 +127,7 @@ async fn haproxy(certificate: &Certificate, server: SocketAddr) -> Option<Progra
 
 /// Bytes in both directions, and a connection that carries none for longer than the proxy bears silence.
 async fn works_behind(proxy: &Program, certificate: &Certificate, listener: &mut WsListener) {
-    let carrier = carrier(proxy, certificate, config(SHORT / 5));
+    let carrier = carrier(proxy, certificate, config(SHORT / 10));
     let mut claim = claim();
     for at in 0..40 {
         assert!(claim.labels.insert(&format!("label-{at}"), &"v".repeat(100)));
@@ -139,7 +139,7 @@ async fn works_behind(proxy: &Program, certificate: &Certificate, listener: &mut
         echo(&*agent, &*server, size).await;
         echo(&*server, &*agent, size).await;
     }
-    assert!(timeout(3 * SHORT, server.closed()).await.is_err(), "keepalive keeps it");
+    assert!(timeout(2 * SHORT, server.closed()).await.is_err(), "keepalive keeps it");
     echo(&*server, &*agent, 1000).await;
 
     agent.close(tunnel_core::CloseCode::DONE, "that is all");
@@ -181,12 +181,12 @@ async fn refuses_long_claims(proxy: &Program, certificate: &Certificate) {
 
 /// Both ends know at once when a proxy is gone, whatever their keepalive.
 async fn is_missed(proxy: Program, certificate: &Certificate, listener: &mut WsListener, end: impl FnOnce(Program)) {
-    let carrier = carrier(&proxy, certificate, config(SHORT / 5));
+    let carrier = carrier(&proxy, certificate, config(SHORT / 10));
     let (agent, server) = connect(&carrier, listener, &claim()).await;
     echo(&*agent, &*server, 1000).await;
     end(proxy);
     let noticed = async { tokio::join!(agent.closed(), server.closed()) };
-    timeout(PATIENCE / 6, noticed).await.expect("both ends notice");
+    timeout(PATIENCE / 2, noticed).await.expect("both ends notice");
     let again = dial(&carrier, &claim()).await.unwrap_err();
     assert!(matches!(again, DialError::Unreachable { .. }), "{again:?}");
 }
@@ -194,7 +194,7 @@ async fn is_missed(proxy: Program, certificate: &Certificate, listener: &mut WsL
 #[tokio::test]
 async fn nginx_passes_the_tunnel() {
     let certificate = Certificate::new();
-    let (mut listener, addr) = listener(config(SHORT / 5));
+    let (mut listener, addr) = listener(config(SHORT / 10));
     let Some(proxy) = nginx(&certificate, addr).await else {
         return;
     };
@@ -218,7 +218,7 @@ async fn nginx_cuts_what_is_silent() {
 #[tokio::test]
 async fn haproxy_passes_the_tunnel() {
     let certificate = Certificate::new();
-    let (mut listener, addr) = listener(config(SHORT / 5));
+    let (mut listener, addr) = listener(config(SHORT / 10));
     let Some(proxy) = haproxy(&certificate, addr).await else {
         return;
     };
