@@ -1,9 +1,10 @@
 //! The tunnel's own protocol on HTTP/2 (`docs/wire.md` §12): what comes after the upgrade.
 //!
-//! - `driver`: the one task that knows HTTP/2; `wire` is a stream as it sees it, `control` the control stream, `memory`
-//!   what it does when the budget is short, `window` how large windows should be, `pulse` whether the peer is alive.
+//! - `driver`: the one task that knows HTTP/2. `visit` is what it does about a stream, `remote` about what the peer says,
+//!   `memory` when the budget is short. `wire` is a stream as it sees it, `control` the control stream, `messages` requests
+//!   and responses, `window` how large windows should be, `pulse` whether the peer is alive.
 //! - `stream`: one stream as the application sees it, through its `halves`; `opening` and `inbound` are how it begins.
-//! - `hub`: what these and the handle (`connection`) share.
+//! - `hub`: what these and the handle (`connection`) share; `arrivals` are streams that nobody has looked at.
 
 mod arrivals;
 mod connection;
@@ -16,6 +17,7 @@ mod memory;
 mod messages;
 mod opening;
 mod pulse;
+mod remote;
 mod stream;
 mod visit;
 mod window;

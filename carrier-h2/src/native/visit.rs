@@ -1,4 +1,4 @@
-//! What the driver does about one stream, and about what the peer says of one.
+//! What the driver does about one stream.
 
 use std::{
     mem,
@@ -12,38 +12,25 @@ use tunnel_core::{
     Answer, CloseCode, Refusal, RefusalKind, StreamCode, StreamHead,
     proto::{
         VarInt,
-        mux::{Frame, Side, StreamId},
+        mux::{Frame, StreamId},
     },
 };
 
 use super::{
-    control::ControlError,
     driver::Driver,
-    inbound::H2Inbound,
-    messages::{self, Asked},
+    messages,
     stream::{Outcome, Plan, Rx, Stream, Tx},
     window::Use,
     wire::{Opening, Seen, Wire},
 };
-use crate::http2::{Incoming, Sent, Session};
+use crate::http2::{Sent, Session};
 
-/// How many frames of the control stream are read in a turn.
-const FRAMES: usize = 1024;
 /// From this number on, new streams go to a new connection: HTTP/2 numbers them below 2^31.
 const LAST_NUMBER: u64 = 1 << 30;
 
 impl Driver {
-    fn is_server(&self) -> bool {
+    pub(super) fn is_server(&self) -> bool {
         matches!(self.session, Session::Client { .. })
-    }
-
-    /// A server opens the control stream.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
-        // An error shows when the connection is polled.
-        if let Poll::Ready(Ok(Some((response, tx)))) = self.session.poll_request(cx, &mut Some(messages::control())) {
-            self.control.tx = Some(tx);
-            self.control.response = Some(response);
-        }
     }
 
     /// Looks at all streams that have news. Says whether there were any.
@@ -128,7 +115,7 @@ impl Driver {
         self.waiting.push_back(Arc::clone(stream));
     }
 
-    fn insert(&mut self, key: u64, wire: Wire) {
+    pub(super) fn insert(&mut self, key: u64, wire: Wire) {
         wire.stream.set_key(key);
         wire.stream.lock().window = self.windows.size();
         self.wires.insert(key, wire);
@@ -203,7 +190,7 @@ impl Driver {
                     let wanted = stream.lock().rx == Rx::Open;
                     if wanted && !self.charge(&stream, count) {
                         let dropped = stream.lock().end_rx(Rx::Stopped(StreamCode::MEMORY));
-                        self.hub.account.release((dropped) as u64);
+                        self.hub.account.release(dropped as u64);
                     } else if wanted {
                         let kept = stream.lock().receive(bytes);
                         // The reader may have stopped it in between.
@@ -230,16 +217,12 @@ impl Driver {
         if taken > 0 {
             wire.release(taken);
             let pressure = self.hub.account.pressure();
-            let round_trip = self.pulse_round_trip();
+            let round_trip = self.shortest_round_trip();
             if let Some(wire) = self.wires.get_mut(&key) {
                 self.windows
                     .took(&mut wire.usage, taken, now.into_std(), round_trip, pressure);
             }
         }
-    }
-
-    fn pulse_round_trip(&self) -> Option<std::time::Duration> {
-        self.shortest_round_trip()
     }
 
     /// HTTP/2 has ended the stream.
@@ -255,7 +238,7 @@ impl Driver {
     }
 
     /// The peer does not open the stream.
-    fn refused(&mut self, key: u64, refusal: Refusal) {
+    pub(super) fn refused(&mut self, key: u64, refusal: Refusal) {
         let Some(wire) = self.wires.get(&key) else { return };
         let mut state = wire.stream.lock();
         state.resolve(Outcome::Refused(refusal));
@@ -264,7 +247,7 @@ impl Driver {
     }
 
     /// Tells the peer how halves have ended, and forgets a stream that is over.
-    fn conclude(&mut self, key: u64) {
+    pub(super) fn conclude(&mut self, key: u64) {
         let Some(wire) = self.wires.get_mut(&key) else { return };
         let stream = Arc::clone(&wire.stream);
         let state = stream.lock();
@@ -325,176 +308,9 @@ impl Driver {
             self.take_turn(key);
         }
     }
-
-    /// A request has come, to an agent.
-    pub(super) fn arrive(&mut self, (request, mut respond): Incoming) {
-        let asked = match messages::read_request(&request) {
-            Ok(asked) => asked,
-            Err(error) => return self.hub.close(CloseCode::PROTOCOL, error.to_string()),
-        };
-        let is_first = self.control.tx.is_none();
-        match asked {
-            Asked::Control if is_first => {
-                if let Ok(tx) = respond.send_response(messages::control_accepted(self.max_streams), false) {
-                    self.control.tx = Some(tx);
-                    self.control.rx = Some(request.into_body());
-                }
-            }
-            _ if is_first => self
-                .hub
-                .close(CloseCode::PROTOCOL, "the first request was not for the control stream"),
-            Asked::Open(head) => {
-                let key = u64::from(respond.stream_id().as_u32());
-                let rx = Some(request.into_body());
-                self.arrived(key, head, Opening::Responding(Box::new(respond)), rx);
-            }
-            Asked::Granted(key) => match self.wires.get_mut(&key) {
-                Some(wire) if matches!(wire.opening, Opening::Asked) => {
-                    // If it cannot be sent, the stream is over, which is seen next.
-                    wire.tx = respond.send_response(messages::accepted(), false).ok();
-                    wire.rx = Some(request.into_body());
-                    wire.opening = Opening::Done;
-                    wire.stream.lock().resolve(Outcome::Accepted);
-                    wire.stream.post();
-                }
-                // It was given up meanwhile.
-                _ => respond.send_reset(h2::Reason::CANCEL),
-            },
-            Asked::Control | Asked::Other => drop(respond.send_response(messages::not_served(), true)),
-        }
-    }
-
-    /// The peer opens a stream.
-    fn arrived(&mut self, key: u64, head: StreamHead, opening: Opening, rx: Option<h2::RecvStream>) {
-        let stream = Stream::new(&self.hub, self.hub.ticket(None), Plan::Nothing);
-        let usage = Use::new(&self.windows, Instant::now().into_std());
-        let mut wire = Wire::new(Arc::clone(&stream), opening, usage);
-        wire.rx = rx;
-        self.insert(key, wire);
-        let inbound = H2Inbound::new(head, Arc::clone(&stream));
-        stream.post();
-        if self.hub.draining().local {
-            let refusal = Refusal::new(
-                RefusalKind::DestinationUnavailable,
-                "the connection is draining and takes no new streams",
-            );
-            return tunnel_core::Inbound::refuse(Box::new(inbound), refusal);
-        }
-        if let Err(inbound) = self.hub.arrivals.push(inbound) {
-            let refusal = Refusal::new(
-                RefusalKind::ConnectionLimitReached,
-                "more streams were opened than this end takes at once",
-            );
-            tunnel_core::Inbound::refuse(inbound, refusal);
-        }
-    }
-
-    /// Takes what the peer says on the control stream. Says whether it said anything.
-    pub(super) fn listen(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = self.established(cx);
-        for _ in 0..FRAMES {
-            match self.control.poll_frame(cx) {
-                Poll::Pending => return moved,
-                Poll::Ready(Ok(frame)) => {
-                    moved = true;
-                    if let Err(problem) = self.obey(frame) {
-                        self.hub.close(CloseCode::PROTOCOL, problem);
-                        return moved;
-                    }
-                }
-                Poll::Ready(Err(error)) => {
-                    self.control.rx = None;
-                    match error {
-                        ControlError::Frame(error) => self.hub.close(error.close_code(), error.to_string()),
-                        // What comes behind a CLOSE is of no interest.
-                        ControlError::Ended if self.closed_by_peer.is_some() => {}
-                        ControlError::Ended => self.hub.close(CloseCode::PROTOCOL, "the control stream ended"),
-                    }
-                    return moved;
-                }
-            }
-        }
-        true
-    }
-
-    /// Looks for the response to a server's control request.
-    fn established(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(response) = &mut self.control.response else {
-            return false;
-        };
-        match std::pin::Pin::new(response).poll(cx) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(response)) => match messages::max_streams(&response) {
-                Some(places) => {
-                    let places = usize::try_from(places).unwrap_or(usize::MAX);
-                    self.hub
-                        .places
-                        .add_permits(places.min(tokio::sync::Semaphore::MAX_PERMITS));
-                    self.control.rx = Some(response.into_body());
-                }
-                None => self
-                    .hub
-                    .close(CloseCode::PROTOCOL, "the agent has refused the control stream"),
-            },
-            // The connection has failed, which shows when it is polled.
-            Poll::Ready(Err(_)) => {}
-        }
-        self.control.response = None;
-        true
-    }
-
-    /// Does what a frame of the control stream says; an error says what is wrong with it.
-    fn obey(&mut self, frame: Frame) -> Result<(), String> {
-        match frame {
-            Frame::Reset { id, code } => self.half(id, |stream| {
-                let mut state = stream.lock();
-                state.resolve(Outcome::Ended(code));
-                state.end_rx(Rx::Reset(code))
-            }),
-            Frame::Stop { id, code } => self.half(id, |stream| {
-                stream.lock().end_tx(Tx::Stopped(code));
-                0
-            }),
-            Frame::Open { id, head } if self.is_server() => {
-                let key = id.value().into_inner();
-                if id.opener() != Side::Agent || key != self.next_asked {
-                    return Err(format!("OPEN of stream {id} where {} comes next", self.next_asked));
-                }
-                self.next_asked += 2;
-                let grant = messages::grant(&head, key);
-                self.arrived(key, head, Opening::Granting(Box::new(grant)), None);
-            }
-            Frame::Answer {
-                id,
-                answer: Answer::Refused(refusal),
-            } if !self.is_server() => {
-                let key = id.value().into_inner();
-                if self
-                    .wires
-                    .get(&key)
-                    .is_some_and(|wire| matches!(wire.opening, Opening::Asked))
-                {
-                    self.refused(key, refusal);
-                    self.wires.remove(&key);
-                }
-            }
-            Frame::Drain(_) => self.hub.drain(|draining| draining.remote = true),
-            Frame::Close { code, text } => self.closed_by_peer = Some((code, text)),
-            _ => return Err("a frame came on the control stream that has no place there".to_owned()),
-        }
-        Ok(())
-    }
-
-    /// The peer has ended a half. A stream that is over is not known any more, which is no error.
-    fn half(&mut self, id: StreamId, end: impl FnOnce(&Stream) -> usize) {
-        if let Some(wire) = self.wires.get(&id.value().into_inner()) {
-            let dropped = end(&wire.stream);
-            wire.stream.post();
-            self.hub.account.release(dropped as u64);
-        }
-    }
 }
 
+/// A stream's number in frames.
 fn stream_id(key: u64) -> StreamId {
     StreamId::from_value(VarInt::saturating_from_u64(key))
 }
