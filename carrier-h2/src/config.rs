@@ -17,7 +17,8 @@ use crate::{DEFAULT_PATH, http2::Knobs};
 /// more than the [`budget`](H2ConfigBuilder::budget); and each at most
 /// [`send_queue`](H2ConfigBuilder::send_queue) bytes that wait to be sent, while the connection is slower than their
 /// writers. Beside that a connection takes about 32 KiB, as much again with TLS, and up to 64 KiB on its way to the
-/// socket.
+/// socket. While its peer takes nothing off the socket, what that peer sends meanwhile is read ahead: at most 8 MiB, which
+/// the budget does not count.
 #[derive(Clone, Debug)]
 pub struct H2Config {
     pub(crate) mux: mux::Config,
