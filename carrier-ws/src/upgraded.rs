@@ -18,3 +18,40 @@ pub(crate) fn recover(upgraded: Upgraded) -> (BoxIo, Bytes) {
         Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Mutex};
+
+    use http::{Request, Response, StatusCode};
+    use http_body_util::Empty;
+    use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+    use tokio::io::{AsyncWrite, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// Else each payload would be copied once more.
+    #[tokio::test]
+    async fn the_pipe_comes_back_as_it_was() {
+        let (near, mut far) = duplex(1000);
+        let near: BoxIo = Box::new(near);
+        let upgrade = Mutex::new(None);
+        let service = service_fn(async |mut request: Request<Incoming>| {
+            *upgrade.lock().unwrap() = Some(hyper::upgrade::on(&mut request));
+            let mut response = Response::new(Empty::<Bytes>::new());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            Ok::<_, Infallible>(response)
+        });
+        let request = b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nand more";
+        far.write_all(request).await.unwrap();
+        let served = http1::Builder::new().serve_connection(TokioIo::new(near), service);
+        served.with_upgrades().await.unwrap();
+        let upgrade = upgrade.into_inner().unwrap().unwrap();
+        let (pipe, ahead) = recover(upgrade.await.unwrap());
+        assert_eq!(ahead, "and more");
+        assert!(
+            pipe.is_write_vectored() && format!("{pipe:?}").starts_with("DuplexStream"),
+            "{pipe:?}"
+        );
+    }
+}

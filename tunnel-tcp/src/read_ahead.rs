@@ -139,4 +139,11 @@ mod tests {
             assert_eq!(near.buffer.capacity(), 0);
         }
     }
+
+    #[test]
+    fn writes_of_several_pieces_go_through() {
+        let (near, _far) = duplex(1);
+        assert!(near.is_write_vectored());
+        assert!(ReadAhead::new(Box::new(near), 1).is_write_vectored());
+    }
 }
