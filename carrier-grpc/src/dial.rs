@@ -171,10 +171,15 @@ fn failure(error: hyper::Error, broken: &Failure, remote: &str) -> DialError {
     let cause = std::error::Error::source(&error);
     match cause.and_then(|cause| cause.downcast_ref::<h2::Error>()) {
         // Of its own, h2 finds fault only with bytes that are not HTTP/2.
-        Some(http2) if http2.is_library() => DialError::Protocol {
-            remote,
-            detail: format!("its answer is not HTTP/2 ({http2})"),
-        },
+        Some(http2) if http2.is_library() => {
+            let hint = if remote.starts_with(PLAIN) {
+                ": does it expect TLS, and so grpc://?"
+            } else {
+                ""
+            };
+            let detail = format!("its answer is not HTTP/2 ({http2}){hint}");
+            DialError::Protocol { remote, detail }
+        }
         _ => DialError::Lost {
             remote,
             source: ConnectionError::transport(error),

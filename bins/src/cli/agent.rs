@@ -34,8 +34,9 @@ pub struct AgentArgs {
     #[arg(long)]
     pub check_config: bool,
 
-    /// A server: the URLs by which it is reached, best first, joined by commas; repeatable (in the environment:
-    /// separated by spaces)
+    /// A server: the URLs by which it is reached, best first, joined by commas: quic://HOST, wss://HOST/PATH,
+    /// grpc://HOST, each with or without :PORT, and in clear text ws:// and grpc+plain://; repeatable (in the
+    /// environment: separated by spaces)
     #[arg(
         long,
         env = "TUNNEL_SERVER",
@@ -79,8 +80,8 @@ pub struct AgentArgs {
     #[arg(long, env = "TUNNEL_SERVER_NAME", value_name = "NAME", help_heading = "Servers")]
     pub server_name: Option<String>,
 
-    /// Proxy to the servers, for all carriers but quic, which no proxy passes: http://[USER:PASSWORD@]HOST:PORT (HTTP
-    /// CONNECT), socks5:// or socks5h:// alike; `env` takes HTTPS_PROXY or ALL_PROXY, `off` uses none
+    /// Proxy to the servers, for all carriers but quic, which no proxy passes: http://HOST:PORT (HTTP CONNECT),
+    /// http://USER:PASSWORD@HOST:PORT, socks5:// or socks5h:// alike; `env` takes HTTPS_PROXY or ALL_PROXY, `off` none
     #[arg(
         long,
         env = "TUNNEL_PROXY",

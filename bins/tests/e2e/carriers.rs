@@ -274,3 +274,30 @@ async fn the_next_url_is_tried_where_the_first_does_not_answer() {
     let line = agent.log.line("connected with server").await;
     assert!(line.contains("wss://"), "{line}");
 }
+
+#[tokio::test]
+async fn a_scheme_that_is_not_the_servers_is_explained() {
+    let pki = Pki::new();
+    let token = pki.write("token", TOKEN);
+    for (servers, agents, hint) in [
+        ("wss", "ws", "does it expect TLS, and so wss://?"),
+        ("grpc", "grpc+plain", "does it expect TLS, and so grpc://?"),
+        ("ws", "wss", "is one side set to plain text?"),
+        ("grpc+plain", "grpc", "is one side set to plain text?"),
+        ("grpc", "wss", "(ALPN)"),
+        ("wss", "grpc", "(ALPN)"),
+    ] {
+        let server = Server::start_over(
+            servers,
+            "127.0.0.1:0".parse().unwrap(),
+            Server::args_over(servers, &pki),
+        )
+        .await;
+        let mut args = agent_args_to(&pki, &format!("{agents}://{}", server.carrier));
+        args.extend(["--token-file".into(), token.clone().into()]);
+        let agent = Process::agent(args);
+        let line = agent.log.line("not connected").await;
+        assert!(line.contains(hint), "{agents} to {servers}: {line}");
+        server.log.line("handshake failed").await;
+    }
+}
