@@ -6,7 +6,7 @@ use http::uri::Authority;
 use tunnel_core::{
     Keepalive, StreamLimits,
     mux::MuxConfig,
-    proto::mux::{self, Budget, MAX_MESSAGE, Windows},
+    proto::mux::{InvalidConfig, MAX_MESSAGE},
 };
 
 /// The settings of a gRPC carrier or listener and its connections. Made by [`GrpcConfig::builder`]; the default is right
@@ -14,15 +14,13 @@ use tunnel_core::{
 ///
 /// # Memory
 ///
-/// Beside what the mux holds, which its [`Budget`] bounds: for each connection, at most
+/// Beside what the [mux](GrpcConfigBuilder::mux) holds: for each connection, at most
 /// [`send_buffer`](GrpcConfigBuilder::send_buffer) and two messages on the way out; on the way in, one message and one
 /// HTTP/2 frame, and what has arrived while the machine was busy, at most HTTP/2's window. One that is idle takes about
 /// 32 KiB at each end in clear text, and about 64 KiB with TLS.
 #[derive(Clone, Debug)]
 pub struct GrpcConfig {
-    pub(crate) mux: mux::Config,
-    pub(crate) connection_window: u32,
-    pub(crate) budget: Budget,
+    pub(crate) mux: MuxConfig,
     pub(crate) authority: Option<Authority>,
     pub(crate) send_buffer: usize,
     pub(crate) handshake_timeout: Duration,
@@ -32,20 +30,9 @@ pub struct GrpcConfig {
     pub(crate) idle_timeout: Duration,
 }
 
-/// A setting that cannot work.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{setting} {problem}")]
-pub struct InvalidConfig {
-    /// The method of [`GrpcConfigBuilder`] that set it.
-    pub setting: &'static str,
-    /// What is wrong, as the rest of a sentence.
-    pub problem: &'static str,
-}
-
 /// Collects and checks the parts of a [`GrpcConfig`].
 #[derive(Clone, Debug)]
 pub struct GrpcConfigBuilder {
-    mux: mux::ConfigBuilder,
     authority: Option<String>,
     config: GrpcConfig,
 }
@@ -53,8 +40,8 @@ pub struct GrpcConfigBuilder {
 /// The largest window of HTTP/2 (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// The largest window of the mux: HTTP/2's is to be twice as large.
-const MAX_CONNECTION_WINDOW: u32 = 1023 * 1024 * 1024;
-const _: () = assert!(2 * MAX_CONNECTION_WINDOW + ROOM <= MAX_WINDOW);
+const MAX_CONNECTION_WINDOW: u64 = 1023 * 1024 * 1024;
+const _: () = assert!(2 * MAX_CONNECTION_WINDOW + (ROOM as u64) <= MAX_WINDOW as u64);
 /// How many calls with a full window a HTTP/2 connection of a server has room for.
 const CALLS_AT_ONCE: u32 = 4;
 /// What a packet may take beside the payload that the mux's window counts: a message of nothing else.
@@ -71,9 +58,7 @@ const MIN_SEND_BUFFER: usize = 16 * 1024;
 impl Default for GrpcConfig {
     fn default() -> Self {
         Self {
-            mux: mux::Config::default(),
-            connection_window: 64 * 1024 * 1024,
-            budget: Budget::default(),
+            mux: MuxConfig::default(),
             authority: None,
             send_buffer: 128 * 1024,
             handshake_timeout: Duration::from_secs(10),
@@ -90,7 +75,6 @@ impl GrpcConfig {
     #[must_use]
     pub fn builder() -> GrpcConfigBuilder {
         GrpcConfigBuilder {
-            mux: mux::Config::builder(),
             authority: None,
             config: Self::default(),
         }
@@ -99,25 +83,21 @@ impl GrpcConfig {
     /// The largest number of streams that the peer may have open at once; a server announces it in its welcome.
     #[must_use]
     pub fn limits(&self) -> StreamLimits {
-        self.mux.limits()
+        self.mux.proto.limits()
     }
 
     /// How a dead path is noticed.
     #[must_use]
     pub fn keepalive(&self) -> Keepalive {
-        self.mux.keepalive()
-    }
-
-    /// What the mux of each connection gets.
-    pub(crate) fn mux(&self) -> MuxConfig {
-        MuxConfig::new(self.mux.clone(), self.budget.clone())
+        self.mux.proto.keepalive()
     }
 
     /// The window of a call: twice what the mux lets its peer send, and a message that the mux does not count. h2 says
     /// that bytes were taken when they are a third of the window, which leaves the peer two thirds; the rest of the
     /// double is for headers of frames and packets, which the mux does not count either.
     pub(crate) fn stream_window(&self) -> u32 {
-        self.connection_window
+        u32::try_from(self.mux.proto.connection_window())
+            .unwrap_or(u32::MAX)
             .saturating_mul(2)
             .saturating_add(ROOM)
             .min(MAX_WINDOW)
@@ -131,46 +111,16 @@ impl GrpcConfig {
 }
 
 impl GrpcConfigBuilder {
-    /// How a dead path is noticed: at the latest after the sum of both durations. Default 10 s + 5 s.
+    /// How streams are carried: their windows and their number, the keepalive, and the memory that all connections of the
+    /// process may hold together.
     ///
-    /// The mux's probes decide, for they are answered by the peer itself; a proxy answers HTTP/2's own. A server sends
-    /// those as well, after twice the time, to end HTTP/2 connections that have no call.
+    /// The mux's connection window is at most 1,023 MiB here: the HTTP/2 window of the call is twice as large, so that
+    /// HTTP/2 never makes a sender wait before the mux does. The mux's probes decide whether a path is dead, for they are
+    /// answered by the peer itself; a proxy answers HTTP/2's own. A server sends those as well, after twice the time, to
+    /// end HTTP/2 connections that have no call.
     #[must_use]
-    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        self.mux = self.mux.keepalive(keepalive);
-        self
-    }
-
-    /// The largest number of streams that the peer may have open at once. Default 16,384. Further ones wait, in order.
-    #[must_use]
-    pub fn max_streams(mut self, max_streams: u32) -> Self {
-        self.mux = self.mux.max_streams(max_streams);
-        self
-    }
-
-    /// How many bytes of a stream the peer may send before its reader has taken them. Default: from 256 KiB, growing to
-    /// 16 MiB where the path needs it, and down to 64 KiB when memory is short.
-    #[must_use]
-    pub fn stream_window(mut self, windows: Windows) -> Self {
-        self.mux = self.mux.stream_window(windows);
-        self
-    }
-
-    /// How many bytes may be on their way to this end, over all streams. Default 64 MiB: 5 Gbit/s at 100 ms.
-    ///
-    /// The HTTP/2 window of the call is twice as large, so that HTTP/2 never makes a sender wait before the mux does. At
-    /// most 1,023 MiB.
-    #[must_use]
-    pub fn connection_window(mut self, bytes: u32) -> Self {
-        self.mux = self.mux.connection_window(bytes.into());
-        self.config.connection_window = bytes;
-        self
-    }
-
-    /// What all connections of the process may hold together. Default: 512 MiB for those of this configuration.
-    #[must_use]
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.config.budget = budget;
+    pub fn mux(mut self, mux: MuxConfig) -> Self {
+        self.config.mux = mux;
         self
     }
 
@@ -225,17 +175,13 @@ impl GrpcConfigBuilder {
     /// Checks that the settings can work together.
     pub fn build(self) -> Result<GrpcConfig, InvalidConfig> {
         let mut config = self.config;
-        config.mux = self.mux.build().map_err(|error| InvalidConfig {
-            setting: error.setting,
-            problem: error.problem,
-        })?;
         config.authority = match self.authority.map(Authority::try_from) {
             None => None,
             Some(Ok(authority)) => Some(authority),
             Some(Err(_)) => return Err(invalid("authority", "must be a host, or a host and a port")),
         };
-        if config.connection_window > MAX_CONNECTION_WINDOW {
-            return Err(invalid("connection_window", "must be at most 1,023 MiB"));
+        if config.mux.proto.connection_window() > MAX_CONNECTION_WINDOW {
+            return Err(invalid("mux", "must have a connection window of at most 1,023 MiB"));
         }
         if config.send_buffer < MIN_SEND_BUFFER {
             return Err(invalid("send_buffer", "must be at least 16 KiB"));
@@ -262,27 +208,26 @@ fn invalid(setting: &'static str, problem: &'static str) -> InvalidConfig {
 
 #[cfg(test)]
 mod tests {
+    use tunnel_core::proto::mux;
+
     use super::*;
 
     #[test]
     fn the_defaults_are_valid() {
-        let config = GrpcConfig::builder().build().unwrap();
-        assert_eq!(config.mux, GrpcConfig::default().mux);
-        assert_eq!(
-            config.mux,
-            mux::Config::builder()
-                .connection_window(config.connection_window.into())
-                .build()
-                .unwrap()
-        );
+        GrpcConfig::builder().build().unwrap();
+    }
+
+    fn windowed(connection_window: u64) -> GrpcConfigBuilder {
+        let mux = mux::Config::builder().connection_window(connection_window);
+        GrpcConfig::builder().mux(mux.build().unwrap().into())
     }
 
     #[test]
     fn http2_has_room_for_all_that_the_mux_allows() {
         for window in [65_536, 64 << 20, MAX_CONNECTION_WINDOW] {
-            let config = GrpcConfig::builder().connection_window(window).build().unwrap();
+            let config = windowed(window).build().unwrap();
             // What h2 leaves to the peer at any time.
-            assert!(config.stream_window() / 3 * 2 >= window + ROOM / 2);
+            assert!(u64::from(config.stream_window() / 3 * 2) >= window + u64::from(ROOM / 2));
             assert!(config.shared_window() >= config.stream_window());
             assert!(config.shared_window() <= MAX_WINDOW);
         }
@@ -291,11 +236,7 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_named() {
         let setting = |builder: GrpcConfigBuilder| builder.build().unwrap_err().setting;
-        assert_eq!(setting(GrpcConfig::builder().max_streams(0)), "max_streams");
-        assert_eq!(
-            setting(GrpcConfig::builder().connection_window(u32::MAX)),
-            "connection_window"
-        );
+        assert_eq!(setting(windowed(MAX_CONNECTION_WINDOW + 1)), "mux");
         assert_eq!(setting(GrpcConfig::builder().authority("two words")), "authority");
         assert_eq!(setting(GrpcConfig::builder().send_buffer(1)), "send_buffer");
         assert_eq!(setting(GrpcConfig::builder().max_handshakes(0, 1)), "max_handshakes");

@@ -140,7 +140,7 @@ impl GrpcCarrier {
             outlet,
             connection: Some(tasks),
         };
-        Ok(mux::start(Box::new(link), peer, self.config.mux()))
+        Ok(mux::start(Box::new(link), peer, self.config.mux.clone()))
     }
 }
 

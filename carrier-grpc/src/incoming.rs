@@ -98,7 +98,7 @@ impl Incoming for GrpcIncoming {
             outlet,
             connection: None,
         };
-        Ok(mux::start(Box::new(link), peer, config.mux()))
+        Ok(mux::start(Box::new(link), peer, config.mux.clone()))
     }
 
     fn refuse(self: Box<Self>) {}

@@ -12,8 +12,8 @@
 //!
 //! # Flow control
 //!
-//! A call is one HTTP/2 stream. Its window is twice the mux's connection window
-//! ([`GrpcConfigBuilder::connection_window`]), and that of a server's HTTP/2 connection four times as large, because
+//! A call is one HTTP/2 stream. Its window is twice the connection window of the
+//! [mux](GrpcConfigBuilder::mux), and that of a server's HTTP/2 connection four times as large, because
 //! balancers put several calls on one. What arrives is given to the mux at once, so HTTP/2 returns credit at once, too,
 //! and the mux's credit for each stream is what slows a sender down.
 //!
@@ -42,9 +42,10 @@ mod serve;
 mod status;
 mod tasks;
 
-pub use config::{GrpcConfig, GrpcConfigBuilder, InvalidConfig};
+pub use config::{GrpcConfig, GrpcConfigBuilder};
 pub use dial::GrpcCarrier;
 pub use listener::GrpcListener;
+pub use tunnel_core::{mux::MuxConfig, proto::mux::InvalidConfig};
 
 /// The carrier's name, as on the command line and on metrics.
 pub const NAME: &str = "grpc";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use carrier_grpc::GrpcConfig;
 use common::World;
-use tunnel_core::{Identity, proto::mux::Windows};
+use tunnel_core::Identity;
 use tunnel_testkit::{
     Side,
     conformance::{Harness, Setup, SetupError, Stage},
@@ -79,11 +79,7 @@ fn crumbs() -> Profile {
 #[async_trait]
 impl Harness for GrpcHarness {
     async fn stage(&self, setup: &Setup) -> Result<Stage, SetupError> {
-        let config = GrpcConfig::builder()
-            .max_streams(setup.max_streams)
-            .keepalive(setup.keepalive)
-            .stream_window(Windows::fixed(self.window as u64))
-            .build()?;
+        let config = GrpcConfig::builder().mux(setup.mux(self.window)?).build()?;
         let server = match setup.untrusted {
             Some(Side::Server) => self.other.server_trusting(&self.pki),
             _ => self.pki.server(),

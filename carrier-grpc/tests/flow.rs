@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tunnel_core::{
     Connection, Identity, Peer, PeerRole, Welcome,
     mux::{self, MuxConfig},
-    proto::mux::{Budget, Config, Windows},
+    proto::mux::{Config, Windows},
 };
 use tunnel_testkit::sim::{AGENT, Net, Profile, SERVER};
 
@@ -27,6 +27,11 @@ const BYTES: usize = 8 * WINDOW as usize;
 fn far() -> Profile {
     let latency = Duration::from_millis(100);
     Profile::new(latency, u64::from(WINDOW) * 7 / 10 * 1000 / 200)
+}
+
+fn mux_config() -> MuxConfig {
+    let config = Config::builder().connection_window(WINDOW.into()).stream_window(STREAM);
+    config.build().unwrap().into()
 }
 
 /// How long it takes to send that much.
@@ -56,8 +61,7 @@ async fn time(from: &Arc<dyn Connection>, to: &Arc<dyn Connection>) -> Duration 
 
 /// The two ends of a mux with nothing between it and the pipe.
 fn bare() -> [Arc<dyn Connection>; 2] {
-    let config = Config::builder().connection_window(WINDOW.into()).stream_window(STREAM);
-    let config = MuxConfig::new(config.build().unwrap(), Budget::default());
+    let config = mux_config();
     let (near, far) = Net::new(far()).link_pair();
     let peer = |role, addr: std::net::IpAddr| Peer {
         carrier: "bare",
@@ -78,8 +82,8 @@ fn bare() -> [Arc<dyn Connection>; 2] {
 
 #[tokio::test(start_paused = true)]
 async fn http_2_takes_nothing_away_from_what_the_mux_allows() {
-    let config = GrpcConfig::builder().connection_window(WINDOW).stream_window(STREAM);
-    let mut world = World::new(&far(), None, config.build().unwrap());
+    let config = GrpcConfig::builder().mux(mux_config()).build().unwrap();
+    let mut world = World::new(&far(), None, config);
     let (agent, server) = world.connect().await;
     let [bare_agent, bare_server] = bare();
     for (ends, bare) in [

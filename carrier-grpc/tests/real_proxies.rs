@@ -11,7 +11,7 @@ use common::{claim, echo};
 use tokio::time::{Instant, sleep, timeout};
 use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, CloseCode, Connection, ConnectionError, DialError, Keepalive,
-    Listener, Rejection, Secret, Welcome,
+    Listener, Rejection, Secret, Welcome, proto::mux,
 };
 use tunnel_tcp::{ClientSecurity, Proxies, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
 use tunnel_testkit::programs::{self, Program};
@@ -56,7 +56,8 @@ fn config() -> GrpcConfig {
         interval: Duration::from_millis(500),
         timeout: Duration::from_secs(10),
     };
-    GrpcConfig::builder().keepalive(keepalive).build().unwrap()
+    let mux = mux::Config::builder().keepalive(keepalive);
+    GrpcConfig::builder().mux(mux.build().unwrap().into()).build().unwrap()
 }
 
 /// A server on loopback, in clear text.

@@ -1,10 +1,7 @@
 //! What can be set, and what it costs.
 
 use http::{HeaderValue, uri::PathAndQuery};
-use tunnel_core::{
-    Keepalive, StreamLimits,
-    proto::mux::{self, Budget, InvalidConfig, Windows},
-};
+use tunnel_core::{Keepalive, StreamLimits, mux::MuxConfig, proto::mux::InvalidConfig};
 
 use crate::{DEFAULT_PATH, http2::Knobs};
 
@@ -13,16 +10,13 @@ use crate::{DEFAULT_PATH, http2::Knobs};
 ///
 /// # Memory
 ///
-/// Streams hold what [`stream_window`](H2ConfigBuilder::stream_window) says of unread bytes, all connections together no
-/// more than the [`budget`](H2ConfigBuilder::budget); and each at most
-/// [`send_queue`](H2ConfigBuilder::send_queue) bytes that wait to be sent, while the connection is slower than their
-/// writers. Beside that a connection takes about 32 KiB, as much again with TLS, and up to 64 KiB on its way to the
-/// socket. While its peer takes nothing off the socket, what that peer sends meanwhile is read ahead: at most 8 MiB, which
-/// the budget does not count.
+/// Streams hold what the [mux](H2ConfigBuilder::mux) lets them: unread bytes, and bytes that wait to be sent while the
+/// connection is slower than their writers. Beside that a connection takes about 32 KiB, as much again with TLS, and up to
+/// 64 KiB on its way to the socket. While its peer takes nothing off the socket, what that peer sends meanwhile is read
+/// ahead: at most 8 MiB, which the budget does not count.
 #[derive(Clone, Debug)]
 pub struct H2Config {
-    pub(crate) mux: mux::Config,
-    pub(crate) budget: Budget,
+    pub(crate) mux: MuxConfig,
     pub(crate) connection_window: u32,
     pub(crate) path: PathAndQuery,
     pub(crate) host: Option<HeaderValue>,
@@ -31,8 +25,7 @@ pub struct H2Config {
 /// Collects and checks the parts of a [`H2Config`].
 #[derive(Clone, Debug)]
 pub struct H2ConfigBuilder {
-    mux: mux::ConfigBuilder,
-    budget: Budget,
+    mux: MuxConfig,
     connection_window: u32,
     path: String,
     host: Option<String>,
@@ -46,8 +39,7 @@ const MIN_WINDOW: u32 = (1 << 16) - 1;
 impl Default for H2Config {
     fn default() -> Self {
         Self {
-            mux: mux::Config::default(),
-            budget: Budget::default(),
+            mux: MuxConfig::default(),
             connection_window: MAX_WINDOW,
             path: PathAndQuery::from_static(DEFAULT_PATH),
             host: None,
@@ -60,8 +52,7 @@ impl H2Config {
     #[must_use]
     pub fn builder() -> H2ConfigBuilder {
         H2ConfigBuilder {
-            mux: mux::Config::builder(),
-            budget: Budget::default(),
+            mux: MuxConfig::default(),
             connection_window: MAX_WINDOW,
             path: DEFAULT_PATH.to_owned(),
             host: None,
@@ -71,18 +62,18 @@ impl H2Config {
     /// The largest number of streams that the peer may have open at once; a server announces it in its welcome.
     #[must_use]
     pub fn limits(&self) -> StreamLimits {
-        self.mux.limits()
+        self.mux.proto.limits()
     }
 
     /// How a dead path is noticed.
     #[must_use]
     pub fn keepalive(&self) -> Keepalive {
-        self.mux.keepalive()
+        self.mux.proto.keepalive()
     }
 
     /// What HTTP/2 is to be told. `max_streams` is how many it is to let through, if this end is its server.
     pub(crate) fn knobs(&self, max_streams: u32) -> Knobs {
-        let start = u32::try_from(self.mux.stream_window().start).unwrap_or(u32::MAX);
+        let start = u32::try_from(self.mux.proto.stream_window().start).unwrap_or(u32::MAX);
         Knobs {
             stream_window: start.min(MAX_WINDOW),
             connection_window: self.connection_window,
@@ -92,27 +83,17 @@ impl H2Config {
 }
 
 impl H2ConfigBuilder {
-    /// How a dead path is noticed: at the latest after the sum of both durations. Default 10 s + 5 s. It is also what
-    /// keeps the connection alive in proxies that cut a silent one.
+    /// How streams are carried, by the rules of the carriers that have a mux: their windows and their number, what may wait
+    /// to be sent, the keepalive, and the unread bytes that all connections of the process may hold together. When those
+    /// are short, the streams whose readers have been away longest are stopped with
+    /// [`StreamCode::MEMORY`](tunnel_core::StreamCode::MEMORY), never a connection.
+    ///
+    /// HTTP/2 can change the window only for all streams of a connection together, and has a connection window of its own
+    /// kind: [`connection_window`](Self::connection_window) counts, and that of the mux does not. The keepalive also keeps
+    /// the connection alive in proxies that cut a silent one.
     #[must_use]
-    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        self.mux = self.mux.keepalive(keepalive);
-        self
-    }
-
-    /// The largest number of streams that the peer may have open at once. Default 16,384. Further ones wait, in order.
-    #[must_use]
-    pub fn max_streams(mut self, max_streams: u32) -> Self {
-        self.mux = self.mux.max_streams(max_streams);
-        self
-    }
-
-    /// How many bytes of a stream the peer may send before its reader has taken them. Default: from 256 KiB, growing to
-    /// 16 MiB where the path needs it, and down to 64 KiB when memory is short. HTTP/2 can only change it for all streams
-    /// of a connection together.
-    #[must_use]
-    pub fn stream_window(mut self, windows: Windows) -> Self {
-        self.mux = self.mux.stream_window(windows);
+    pub fn mux(mut self, mux: MuxConfig) -> Self {
+        self.mux = mux;
         self
     }
 
@@ -120,26 +101,10 @@ impl H2ConfigBuilder {
     /// most that HTTP/2 has.
     ///
     /// What stalled readers hold counts for as long as they stall. So anything below the number of streams that may
-    /// stall times their window lets those stop all others; memory is what the [`budget`](Self::budget) bounds.
+    /// stall times their window lets those stop all others; memory is what the budget of the [`mux`](Self::mux) bounds.
     #[must_use]
     pub fn connection_window(mut self, bytes: u32) -> Self {
         self.connection_window = bytes;
-        self
-    }
-
-    /// How many bytes of one stream may wait for their turn on the connection. Default 128 KiB.
-    #[must_use]
-    pub fn send_queue(mut self, bytes: usize) -> Self {
-        self.mux = self.mux.send_queue(bytes);
-        self
-    }
-
-    /// The unread bytes that all connections of the process may hold together. Give every configuration of a process a
-    /// clone of one budget; by default each has its own, of 512 MiB. When it is short, the streams whose readers have been
-    /// away longest are stopped with [`StreamCode::MEMORY`](tunnel_core::StreamCode::MEMORY), never a connection.
-    #[must_use]
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.budget = budget;
         self
     }
 
@@ -174,8 +139,7 @@ impl H2ConfigBuilder {
             return invalid("connection_window", "must be from 65,535 to 2^31 - 1");
         }
         Ok(H2Config {
-            mux: self.mux.build()?,
-            budget: self.budget,
+            mux: self.mux,
             connection_window: self.connection_window,
             path,
             host,
@@ -191,7 +155,6 @@ mod tests {
     fn settings_that_cannot_work_are_named() {
         let builder = H2Config::builder;
         for (builder, setting) in [
-            (builder().max_streams(0), "max_streams"),
             (builder().path("tunnel"), "path"),
             (builder().path("/a b"), "path"),
             (builder().path("/a#b"), "path"),
@@ -209,7 +172,7 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         let config = builder_default();
-        assert_eq!(config.mux, H2Config::default().mux);
+        assert_eq!(config.mux.proto, H2Config::default().mux.proto);
         assert_eq!(config.knobs(7).stream_window, 256 * 1024);
     }
 

@@ -33,7 +33,7 @@ mod upgrade;
 pub use config::{H2Config, H2ConfigBuilder};
 pub use dial::H2Carrier;
 pub use listener::H2Listener;
-pub use tunnel_core::proto::mux::{Budget, InvalidConfig, Windows};
+pub use tunnel_core::{mux::MuxConfig, proto::mux::InvalidConfig};
 
 /// The carrier's name, as on the command line and on metrics.
 pub const NAME: &str = "h2";

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use carrier_h2::{H2Config, Windows};
+use carrier_h2::H2Config;
 use common::World;
 use tunnel_core::Identity;
 use tunnel_testkit::{
@@ -76,9 +76,7 @@ fn crumbs() -> Profile {
 impl Harness for H2Harness {
     async fn stage(&self, setup: &Setup) -> Result<Stage, SetupError> {
         let config = H2Config::builder()
-            .max_streams(setup.max_streams)
-            .keepalive(setup.keepalive)
-            .stream_window(Windows::fixed(WINDOW as u64))
+            .mux(setup.mux(WINDOW)?)
             .connection_window(CONNECTION_WINDOW)
             .build()?;
         let server = match setup.untrusted {

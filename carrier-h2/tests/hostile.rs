@@ -6,10 +6,11 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use carrier_h2::{H2Config, Windows};
+use carrier_h2::H2Config;
 use common::{
     World, head,
     raw::{self, RawServer},
+    with,
 };
 use h2::Reason;
 use http::Request;
@@ -21,7 +22,7 @@ use tunnel_core::{
     CloseCode, Connection, ConnectionError, DialError, Initiator, RecvError, StreamCode,
     proto::{
         VarInt,
-        mux::{Frame, Hello, Side, StreamId},
+        mux::{Config, Frame, Hello, Side, StreamId, Windows},
     },
 };
 
@@ -230,10 +231,7 @@ async fn trailers_mean_nothing() {
 async fn a_slow_reader_of_small_frames_costs_no_connection() {
     // In frames of one byte it is more than what h2 bears by itself.
     const WINDOW: usize = 320 * 1024;
-    let config = H2Config::builder()
-        .stream_window(Windows::fixed(WINDOW as u64))
-        .build()
-        .unwrap();
+    let config = with(Config::builder().stream_window(Windows::fixed(WINDOW as u64)));
     let (mut server, agent) = raw::begin_server(config).await;
     let (_response, mut tx) = server.requests.send_request(raw::open(&head()), false).unwrap();
     let mut stream = agent.accept().await.unwrap().accept().await.unwrap();
@@ -255,7 +253,7 @@ async fn a_slow_reader_of_small_frames_costs_no_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn streams_that_are_opened_and_cancelled_at_once_leave_nothing() {
-    let config = H2Config::builder().max_streams(16).build().unwrap();
+    let config = with(Config::builder().max_streams(16));
     let (mut server, agent) = raw::begin_server(config).await;
     // Nobody looks at them meanwhile.
     for burst in 0..100 {
@@ -284,7 +282,7 @@ async fn streams_that_are_opened_and_cancelled_at_once_leave_nothing() {
 #[tokio::test(start_paused = true)]
 async fn more_streams_than_may_be_open_are_refused_when_nobody_looks() {
     const LIMIT: u32 = 4;
-    let config = H2Config::builder().max_streams(LIMIT).build().unwrap();
+    let config = with(Config::builder().max_streams(LIMIT));
     let (mut server, agent) = raw::begin_server(config).await;
     let mut waiting = Vec::new();
     for _ in 0..LIMIT {

@@ -6,10 +6,13 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carrier_h2::{Budget, H2Config, Windows};
-use common::{World, echo, head, near, stream};
+use carrier_h2::{H2Config, MuxConfig};
+use common::{World, echo, head, near, stream, with};
 use tokio::time::{Instant, sleep, timeout};
-use tunnel_core::{Duplex, Keepalive, OpenError, RecvError, StreamCode};
+use tunnel_core::{
+    Duplex, Keepalive, OpenError, RecvError, StreamCode,
+    proto::mux::{Budget, Config, Windows},
+};
 use tunnel_testkit::sim::Profile;
 
 const PROMPT: Duration = Duration::from_secs(1);
@@ -116,11 +119,9 @@ async fn bulk_goes_on_in_both_directions_at_once() {
 async fn a_short_budget_takes_back_the_streams_that_stalled_longest() {
     const WINDOW: usize = 256 * 1024;
     let budget = Budget::new(1024 * 1024);
-    let config = H2Config::builder()
-        .stream_window(Windows::fixed(WINDOW as u64))
-        .budget(budget.clone())
-        .build()
-        .unwrap();
+    let windows = Config::builder().stream_window(Windows::fixed(WINDOW as u64));
+    let mux = MuxConfig::new(windows.build().unwrap(), budget.clone());
+    let config = H2Config::builder().mux(mux).build().unwrap();
     let mut world = World::plain(config);
     let (agent, server) = world.connect().await;
     let mut held = Vec::new();
@@ -189,13 +190,10 @@ async fn a_drain_lets_what_was_asked_for_be_answered() {
 /// Both ends are probed by PING while nothing moves, and the round trip is known.
 #[tokio::test(start_paused = true)]
 async fn the_round_trip_is_measured() {
-    let config = H2Config::builder()
-        .keepalive(Keepalive {
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-        })
-        .build()
-        .unwrap();
+    let config = with(Config::builder().keepalive(Keepalive {
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+    }));
     let latency = Duration::from_millis(30);
     let mut world = World::new(&Profile { latency, ..near() }, None, config);
     let (agent, server) = world.connect().await;
@@ -210,7 +208,8 @@ async fn the_round_trip_is_measured() {
 #[tokio::test(start_paused = true)]
 async fn halves_that_outlive_their_connection_give_their_memory_back() {
     let budget = Budget::new(1024 * 1024);
-    let config = H2Config::builder().budget(budget.clone()).build().unwrap();
+    let mux = MuxConfig::new(Config::default(), budget.clone());
+    let config = H2Config::builder().mux(mux).build().unwrap();
     let mut world = World::plain(config);
     let (agent, server) = world.connect().await;
     let (mut near, far) = stream(&server, &agent).await;

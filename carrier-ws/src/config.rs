@@ -1,11 +1,7 @@
 //! What can be set, and what it costs.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tunnel_core::{
-    Keepalive, StreamLimits,
-    mux::MuxConfig,
-    proto::mux::{Budget, Config, ConfigBuilder, InvalidConfig, Windows},
-};
+use tunnel_core::{Keepalive, StreamLimits, mux::MuxConfig, proto::mux::InvalidConfig};
 
 use crate::DEFAULT_PATH;
 
@@ -14,8 +10,7 @@ use crate::DEFAULT_PATH;
 ///
 /// # Memory
 ///
-/// Streams hold what [`stream_window`](WsConfigBuilder::stream_window) says, all of them together no more than the
-/// [`budget`](WsConfigBuilder::budget). Beside that an idle connection takes about 32 KiB, half of it for reading, and,
+/// Streams hold what the [mux](WsConfigBuilder::mux) lets them. Beside that an idle connection takes about 32 KiB, half of it for reading, and,
 /// only while they are under way, a message of at most 128 KiB comes in and 80 KiB go out.
 #[derive(Clone, Debug)]
 pub struct WsConfig {
@@ -27,8 +22,7 @@ pub struct WsConfig {
 /// Collects and checks the parts of a [`WsConfig`].
 #[derive(Clone, Debug)]
 pub struct WsConfigBuilder {
-    mux: ConfigBuilder,
-    budget: Budget,
+    mux: MuxConfig,
     path: String,
     headers: HeaderMap,
     problem: Option<&'static str>,
@@ -50,8 +44,7 @@ impl WsConfig {
     pub fn builder() -> WsConfigBuilder {
         let config = Self::default();
         WsConfigBuilder {
-            mux: Config::builder(),
-            budget: config.mux.budget,
+            mux: config.mux,
             path: config.path,
             headers: config.headers,
             problem: None,
@@ -89,48 +82,12 @@ fn is_ours(name: &HeaderName) -> bool {
 }
 
 impl WsConfigBuilder {
-    /// How a dead path is noticed: at the latest after the sum of both durations. Default 10 s + 5 s. It is also what
-    /// keeps the connection alive in proxies, which cut one that is silent: nginx after 60 s unless told otherwise.
+    /// How streams are carried: their windows and their number, the keepalive, and the memory that all connections of the
+    /// process may hold together. The keepalive also keeps the connection alive in proxies, which cut one that is silent:
+    /// nginx after 60 s unless told otherwise.
     #[must_use]
-    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        self.mux = self.mux.keepalive(keepalive);
-        self
-    }
-
-    /// The largest number of streams that the peer may have open at once. Default 16,384. Further ones wait, in order.
-    #[must_use]
-    pub fn max_streams(mut self, max_streams: u32) -> Self {
-        self.mux = self.mux.max_streams(max_streams);
-        self
-    }
-
-    /// How many bytes of a stream may be unread. Default: 64 KiB to 16 MiB, as the path asks for.
-    #[must_use]
-    pub fn stream_window(mut self, windows: Windows) -> Self {
-        self.mux = self.mux.stream_window(windows);
-        self
-    }
-
-    /// How many bytes may be on their way, over all streams. Default 64 MiB: 5 Gbit/s at 100 ms. It costs no memory:
-    /// it comes back as bytes arrive, not as they are read.
-    #[must_use]
-    pub fn connection_window(mut self, bytes: u64) -> Self {
-        self.mux = self.mux.connection_window(bytes);
-        self
-    }
-
-    /// How many bytes of one stream may wait for their turn on the connection. Default 128 KiB.
-    #[must_use]
-    pub fn send_queue(mut self, bytes: usize) -> Self {
-        self.mux = self.mux.send_queue(bytes);
-        self
-    }
-
-    /// The memory that all connections of the process may hold together. Give every configuration of a process a clone
-    /// of one budget; by default each has its own.
-    #[must_use]
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.budget = budget;
+    pub fn mux(mut self, mux: MuxConfig) -> Self {
+        self.mux = mux;
         self
     }
 
@@ -176,7 +133,7 @@ impl WsConfigBuilder {
             return invalid("path", "must not hold a query or a fragment");
         }
         Ok(WsConfig {
-            mux: MuxConfig::new(self.mux.build()?, self.budget),
+            mux: self.mux,
             path: self.path,
             headers: self.headers,
         })
@@ -191,7 +148,6 @@ mod tests {
     fn what_cannot_work_is_named() {
         let builder = WsConfig::builder;
         for (builder, setting) in [
-            (builder().max_streams(0), "max_streams"),
             (builder().path("tunnel"), "path"),
             (builder().path("/a b"), "path"),
             (builder().path("/a?b"), "path"),

@@ -28,7 +28,7 @@ pub use self::{
     mounted::{WsAcceptor, WsMounted},
     url::{InvalidUrl, WsUrl},
 };
-pub use tunnel_core::proto::mux::{Budget, InvalidConfig, Windows};
+pub use tunnel_core::{mux::MuxConfig, proto::mux::InvalidConfig};
 
 /// The carrier's name, as on the command line and on metrics.
 pub const NAME: &str = "ws";

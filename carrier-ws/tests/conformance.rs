@@ -6,7 +6,7 @@ mod common;
 use std::{any::Any, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use carrier_ws::{Windows, WsConfig};
+use carrier_ws::WsConfig;
 use common::World;
 use tokio::io::AsyncWriteExt;
 use tunnel_core::{Identity, Listener};
@@ -79,11 +79,7 @@ impl WsHarness {
 #[async_trait]
 impl Harness for WsHarness {
     async fn stage(&self, setup: &Setup) -> Result<Stage, SetupError> {
-        let config = WsConfig::builder()
-            .max_streams(setup.max_streams)
-            .keepalive(setup.keepalive)
-            .stream_window(Windows::fixed(WINDOW as u64))
-            .build()?;
+        let config = WsConfig::builder().mux(setup.mux(WINDOW)?).build()?;
         let (pki, other) = &self.pki;
         // In clear text nobody can be distrusted.
         let tls = (self.has_tls || setup.untrusted.is_some()).then(|| {

@@ -8,7 +8,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use carrier_ws::{WsCarrier, WsConfig, WsListener};
 use common::{Verdict, claim, echo, handshake, whole};
 use tokio::time::{Instant, timeout};
-use tunnel_core::{Carrier, Claim, Connection, DialError, Listener, proto::Keepalive};
+use tunnel_core::{
+    Carrier, Claim, Connection, DialError, Listener,
+    proto::{Keepalive, mux},
+};
 use tunnel_tcp::{Proxies, SocketOptions, TcpAcceptor, TcpDialer};
 use tunnel_testkit::programs::{self, Program};
 use tunnel_tls::{ClientTls, DevCa, IssuedFiles, Pem, Purpose, Trust};
@@ -50,10 +53,8 @@ impl Certificate {
 
 fn config(interval: Duration) -> WsConfig {
     let timeout = Duration::from_secs(5);
-    WsConfig::builder()
-        .keepalive(Keepalive { interval, timeout })
-        .build()
-        .unwrap()
+    let mux = mux::Config::builder().keepalive(Keepalive { interval, timeout });
+    WsConfig::builder().mux(mux.build().unwrap().into()).build().unwrap()
 }
 
 /// A server for a proxy.

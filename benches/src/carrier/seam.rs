@@ -11,7 +11,7 @@ use carrier_ws::{WsCarrier, WsConfig, WsListener};
 use tokio::time::Instant;
 use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, Connection, Duplex, Generation, HostPort, Listener, RecvStream,
-    Rejection, SendStream, ServerId, StreamHead, Target, Welcome,
+    Rejection, SendStream, ServerId, StreamHead, Target, Welcome, mux::MuxConfig, proto::mux,
 };
 use tunnel_tcp::{Accept, ClientSecurity, Proxies, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
 
@@ -28,14 +28,26 @@ pub(super) fn listen(kind: Kind, credentials: &Credentials) -> anyhow::Result<Bo
     let tls = credentials.server()?;
     let listener: Box<dyn Listener> = match kind {
         Kind::Quic => Box::new(QuicListener::bind(any, &tls, quic()?)?),
-        Kind::Ws => Box::new(WsListener::new(accept(any)?, Some(&tls), ws()?)),
+        Kind::Ws => Box::new(WsListener::new(
+            accept(any)?,
+            Some(&tls),
+            WsConfig::builder().mux(mux()?).build()?,
+        )),
         Kind::Grpc => {
             let security = ServerSecurity::tls(&tls, &[carrier_grpc::ALPN]);
-            Box::new(GrpcListener::new(accept(any)?, security, grpc()?))
+            Box::new(GrpcListener::new(
+                accept(any)?,
+                security,
+                GrpcConfig::builder().mux(mux()?).build()?,
+            ))
         }
         Kind::H2 => {
             let security = ServerSecurity::tls(&tls, &[carrier_h2::ALPN]);
-            Box::new(H2Listener::new(accept(any)?, security, h2()?))
+            Box::new(H2Listener::new(
+                accept(any)?,
+                security,
+                H2Config::builder().mux(mux()?).build()?,
+            ))
         }
         kind => anyhow::bail!("{kind} is no carrier"),
     };
@@ -55,15 +67,25 @@ pub(super) fn dialler(kind: Kind, server: SocketAddr, credentials: &Credentials)
             format!("wss://{server}").parse()?,
             Some(&tls),
             dial(),
-            ws()?,
+            WsConfig::builder().mux(mux()?).build()?,
         )?),
         Kind::Grpc => {
             let security = ClientSecurity::tls(&tls, server.host(), &[carrier_grpc::ALPN])?;
-            Box::new(GrpcCarrier::new(server, security, dial(), grpc()?)?)
+            Box::new(GrpcCarrier::new(
+                server,
+                security,
+                dial(),
+                GrpcConfig::builder().mux(mux()?).build()?,
+            )?)
         }
         Kind::H2 => {
             let security = ClientSecurity::tls(&tls, server.host(), &[carrier_h2::ALPN])?;
-            Box::new(H2Carrier::new(server, security, dial(), h2()?))
+            Box::new(H2Carrier::new(
+                server,
+                security,
+                dial(),
+                H2Config::builder().mux(mux()?).build()?,
+            ))
         }
         kind => anyhow::bail!("{kind} is no carrier"),
     };
@@ -74,16 +96,9 @@ fn quic() -> anyhow::Result<QuicConfig> {
     Ok(QuicConfig::builder().max_streams(STREAMS).build()?)
 }
 
-fn ws() -> anyhow::Result<WsConfig> {
-    Ok(WsConfig::builder().max_streams(STREAMS).build()?)
-}
-
-fn grpc() -> anyhow::Result<GrpcConfig> {
-    Ok(GrpcConfig::builder().max_streams(STREAMS).build()?)
-}
-
-fn h2() -> anyhow::Result<H2Config> {
-    Ok(H2Config::builder().max_streams(STREAMS).build()?)
+/// How streams are carried, by all but QUIC.
+fn mux() -> anyhow::Result<MuxConfig> {
+    Ok(mux::Config::builder().max_streams(STREAMS).build()?.into())
 }
 
 fn accept(addr: SocketAddr) -> std::io::Result<Box<dyn Accept>> {

@@ -39,11 +39,7 @@ pub(super) fn check(_: &ListenSpec, settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn config(settings: &Settings) -> anyhow::Result<GrpcConfig> {
-    GrpcConfig::builder()
-        .keepalive(settings.keepalive)
-        .max_streams(settings.max_streams)
-        .stream_window(links::windows(settings))
-        .budget(settings.budget.clone())
-        .build()
-        .context("the settings of the gRPC carrier")
+    let context = "the settings of the gRPC carrier";
+    let config = GrpcConfig::builder().mux(links::mux(settings).context(context)?);
+    config.build().context(context)
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tunnel_core::proto::mux::Windows;
+use tunnel_core::{
+    mux::MuxConfig,
+    proto::mux::{Config, InvalidConfig, Windows},
+};
 use tunnel_tcp::{Accept, Dial, SocketOptions, TcpAcceptor, TcpDialer};
 
 use super::{ListenSpec, Settings};
@@ -15,14 +18,18 @@ pub(super) fn acceptor(spec: &ListenSpec, settings: &Settings) -> anyhow::Result
     Ok(Box::new(TcpAcceptor::bind(spec.addr, socket_options(settings))?))
 }
 
-/// The windows of streams, up to the ceiling that is set.
-pub(super) fn windows(settings: &Settings) -> Windows {
+/// How streams are carried.
+pub(super) fn mux(settings: &Settings) -> Result<MuxConfig, InvalidConfig> {
     let (defaults, ceiling) = (Windows::default(), settings.tcp.tcp_stream_window);
-    Windows {
-        floor: defaults.floor.min(ceiling),
-        start: defaults.start.min(ceiling),
-        ceiling,
-    }
+    let config = Config::builder()
+        .keepalive(settings.keepalive)
+        .max_streams(settings.max_streams)
+        .stream_window(Windows {
+            floor: defaults.floor.min(ceiling),
+            start: defaults.start.min(ceiling),
+            ceiling,
+        });
+    Ok(MuxConfig::new(config.build()?, settings.budget.clone()))
 }
 
 fn socket_options(settings: &Settings) -> SocketOptions {

@@ -33,13 +33,10 @@ pub(super) fn check(spec: &ListenSpec, settings: &Settings) -> anyhow::Result<()
 }
 
 fn config(settings: &Settings, path: Option<&str>) -> anyhow::Result<WsConfig> {
-    let mut config = WsConfig::builder()
-        .keepalive(settings.keepalive)
-        .max_streams(settings.max_streams)
-        .stream_window(links::windows(settings))
-        .budget(settings.budget.clone());
+    let context = "the settings of the WebSocket carrier";
+    let mut config = WsConfig::builder().mux(links::mux(settings).context(context)?);
     if let Some(path) = path {
         config = config.path(path);
     }
-    config.build().context("the settings of the WebSocket carrier")
+    config.build().context(context)
 }

@@ -80,8 +80,8 @@ impl Driver {
     pub(super) fn new(hub: Arc<Hub>, mut session: Session, sight: Arc<Sight>, config: &H2Config) -> Self {
         let now = Instant::now();
         Self {
-            pulse: Pulse::new(config.mux.keepalive(), session.pings(), now.into_std()),
-            windows: StreamWindow::new(config.mux.stream_window(), now.into_std()),
+            pulse: Pulse::new(config.mux.proto.keepalive(), session.pings(), now.into_std()),
+            windows: StreamWindow::new(config.mux.proto.stream_window(), now.into_std()),
             hub,
             session,
             sight,
@@ -97,7 +97,7 @@ impl Driver {
             closing: None,
             given_up: false,
             relieving: false,
-            max_streams: config.mux.limits().max_streams,
+            max_streams: config.mux.proto.limits().max_streams,
             timer: Box::pin(sleep_until(now)),
         }
     }

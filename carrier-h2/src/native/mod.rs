@@ -40,7 +40,7 @@ use crate::{
 /// Dropping the future closes the pipe.
 pub(crate) async fn start(pipe: Pipe, peer: Peer, config: &H2Config) -> Result<Arc<dyn Connection>, h2::Error> {
     let sight = pipe.sight();
-    let own = config.mux.limits().max_streams;
+    let own = config.mux.proto.limits().max_streams;
     let (session, places) = match &peer.role {
         PeerRole::Server(welcome) => {
             let limit = welcome.limits.max_streams;
@@ -51,7 +51,7 @@ pub(crate) async fn start(pipe: Pipe, peer: Peer, config: &H2Config) -> Result<A
         PeerRole::Agent(_) => (Session::client(pipe, config.knobs(0)).await?, 0),
     };
     let places = places.min(tokio::sync::Semaphore::MAX_PERMITS);
-    let hub = Hub::new(config.budget.account(), config.mux.send_queue(), places, own);
+    let hub = Hub::new(config.mux.budget.account(), config.mux.proto.send_queue(), places, own);
     tokio::spawn(Driver::new(Arc::clone(&hub), session, sight, config).run());
     Ok(Arc::new(H2Connection { hub, peer }))
 }

@@ -12,7 +12,7 @@ use carrier_h2::{ALPN, H2Carrier, H2Config, H2Listener};
 use tokio::time::Instant;
 use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, Connection, DialError, Duplex, Generation, HandshakeError, Host,
-    HostPort, Listener, Rejection, Secret, StreamHead, Target, Welcome,
+    HostPort, Listener, Rejection, Secret, StreamHead, Target, Welcome, proto::mux::ConfigBuilder,
 };
 use tunnel_tcp::{ClientSecurity, ServerSecurity};
 use tunnel_testkit::sim::{Net, Profile};
@@ -33,6 +33,11 @@ impl Admission for Verdict {
             }),
         }
     }
+}
+
+/// Settings with this mux.
+pub(crate) fn with(mux: ConfigBuilder) -> H2Config {
+    H2Config::builder().mux(mux.build().unwrap().into()).build().unwrap()
 }
 
 /// A server and an agent on a network.

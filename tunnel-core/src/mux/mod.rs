@@ -47,6 +47,13 @@ impl MuxConfig {
     }
 }
 
+/// With a budget of its own.
+impl From<Config> for MuxConfig {
+    fn from(proto: Config) -> Self {
+        Self::new(proto, Budget::default())
+    }
+}
+
 /// Starts a connection over `link`, whose two ends have agreed on claim and welcome: this end is the agent if `peer` is
 /// a server, and the server otherwise. Streams wait for the peer's first message, so nothing has to be waited for here.
 ///

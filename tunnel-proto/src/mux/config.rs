@@ -62,7 +62,7 @@ impl Default for Windows {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} {problem}")]
 pub struct InvalidConfig {
-    /// The method of [`ConfigBuilder`] that set it.
+    /// The method of the builder that set it.
     pub setting: &'static str,
     /// What is wrong, as the rest of a sentence.
     pub problem: &'static str,
@@ -124,6 +124,12 @@ impl Config {
     #[must_use]
     pub fn stream_window(&self) -> Windows {
         self.windows
+    }
+
+    /// How many bytes may be on their way to this end, over all streams.
+    #[must_use]
+    pub fn connection_window(&self) -> u64 {
+        self.connection_window
     }
 
     /// How many bytes of one stream may wait for their turn on the connection.

@@ -3,7 +3,11 @@
 use std::{any::Any, error::Error, fmt, time::Duration};
 
 use async_trait::async_trait;
-use tunnel_core::{Carrier, Identity, Keepalive, Listener};
+use tunnel_core::{
+    Carrier, Identity, Keepalive, Listener,
+    mux::MuxConfig,
+    proto::mux::{Config, InvalidConfig, Windows},
+};
 
 use crate::Side;
 
@@ -65,6 +69,17 @@ impl Default for Setup {
             },
             untrusted: None,
         }
+    }
+}
+
+impl Setup {
+    /// It for a carrier that has a mux, with streams whose window never changes.
+    pub fn mux(&self, window: usize) -> Result<MuxConfig, InvalidConfig> {
+        let config = Config::builder()
+            .max_streams(self.max_streams)
+            .keepalive(self.keepalive)
+            .stream_window(Windows::fixed(window as u64));
+        Ok(config.build()?.into())
     }
 }
 
