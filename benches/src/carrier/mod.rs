@@ -1,6 +1,6 @@
 //! Carriers at the seam, beside the bare protocols that they are made of.
 //!
-//! Two processes: an [agent](cell) that dials and measures, and a [server](server) of its own that it starts, on loopback
+//! Two processes: an [agent](cell) that dials and measures, and a [server] of its own that it starts, on loopback
 //! with TLS. Whatever moves the bytes is a [`Wire`]; what a stream is for is said by its first byte ([`Purpose`]).
 
 pub mod bare;
