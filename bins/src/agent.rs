@@ -102,6 +102,7 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
         max_streams: args.streams.max_streams,
         quic: args.quic.clone(),
         tcp: args.tcp.clone(),
+        sockets: args.tcp.sockets()?,
         budget: args.tcp.budget()?,
         proxies: proxies(&args, &servers)?,
     };

@@ -174,6 +174,7 @@ impl Plan {
             max_streams: args.streams.max_streams,
             quic: args.quic.clone(),
             tcp: args.tcp.clone(),
+            sockets: args.tcp.sockets()?,
             budget: args.tcp.budget()?,
             proxies: Proxies::none(),
         };

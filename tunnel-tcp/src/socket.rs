@@ -35,7 +35,7 @@ pub struct SocketOptions {
     /// The congestion control (`TCP_CONGESTION`), for example `bbr`, which keeps its pace on a path that loses packets
     /// where `cubic` does not. `None`, the default, leaves it to the system: it is for the operator of a network to
     /// say how its bandwidth is shared. A kernel that lacks it, or does not allow it to this user
-    /// (`net.ipv4.tcp_allowed_congestion_control`), goes on with its own choice.
+    /// (`net.ipv4.tcp_allowed_congestion_control`), goes on with its own choice; [`check`](Self::check) finds that out.
     pub congestion: Option<String>,
 }
 
@@ -52,6 +52,17 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
+    /// Tries the congestion control, if one is named, on a socket that is not used for anything; the error is the
+    /// kernel's. For settings that somebody wrote, who will want to know of a mistake in the name.
+    pub fn check(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(name) = &self.congestion {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_tcp_congestion(name.as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Asks the kernel for all of it, in either state of a socket.
     pub(crate) fn apply(&self, socket: SockRef<'_>) {
         if self.nodelay {
@@ -122,10 +133,15 @@ mod tests {
             congestion: Some(name.to_owned()),
             ..SocketOptions::default()
         };
-        assert_eq!(own(&applied(&with("no_such_control"))), expected);
+        let unknown = with("no_such_control");
+        assert_eq!(own(&applied(&unknown)), expected);
+        assert!(unknown.check().is_err());
 
         let name = String::from_utf8(expected.clone()).unwrap();
-        assert_eq!(own(&applied(&with(name.trim_end_matches('\0')))), expected);
+        let known = with(name.trim_end_matches('\0'));
+        assert_eq!(own(&applied(&known)), expected);
+        known.check().unwrap();
+        SocketOptions::default().check().unwrap();
     }
 
     #[test]

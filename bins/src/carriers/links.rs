@@ -6,16 +6,16 @@ use tunnel_core::{
     mux::MuxConfig,
     proto::mux::{Config, InvalidConfig, Windows},
 };
-use tunnel_tcp::{Accept, Dial, SocketOptions, TcpAcceptor, TcpDialer};
+use tunnel_tcp::{Accept, Dial, TcpAcceptor, TcpDialer};
 
 use super::{ListenSpec, Settings};
 
 pub(super) fn dialer(settings: &Settings) -> Arc<dyn Dial> {
-    Arc::new(TcpDialer::new(socket_options(settings), settings.proxies.clone()))
+    Arc::new(TcpDialer::new(settings.sockets.clone(), settings.proxies.clone()))
 }
 
 pub(super) fn acceptor(spec: &ListenSpec, settings: &Settings) -> anyhow::Result<Box<dyn Accept>> {
-    Ok(Box::new(TcpAcceptor::bind(spec.addr, socket_options(settings))?))
+    Ok(Box::new(TcpAcceptor::bind(spec.addr, settings.sockets.clone())?))
 }
 
 /// How streams are carried.
@@ -30,10 +30,4 @@ pub(super) fn mux(settings: &Settings) -> Result<MuxConfig, InvalidConfig> {
             ceiling,
         });
     Ok(MuxConfig::new(config.build()?, settings.budget.clone()))
-}
-
-fn socket_options(settings: &Settings) -> SocketOptions {
-    let mut options = SocketOptions::default();
-    options.congestion.clone_from(&settings.tcp.tcp_congestion);
-    options
 }

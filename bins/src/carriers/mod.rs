@@ -15,7 +15,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use tunnel_core::{Carrier, Keepalive, Listener, proto::mux::Budget};
-use tunnel_tcp::Proxies;
+use tunnel_tcp::{Proxies, SocketOptions};
 use tunnel_tls::{ClientTls, ServerTls};
 
 #[cfg(not(feature = "grpc"))]
@@ -46,6 +46,8 @@ pub struct Settings {
     pub quic: QuicArgs,
     /// The carriers over TCP.
     pub tcp: TcpArgs,
+    /// The sockets of the carriers over TCP.
+    pub sockets: SocketOptions,
     /// What all connections of the carriers over TCP may hold.
     pub budget: Budget,
     /// The way out of an agent's network.

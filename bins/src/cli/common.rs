@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use tunnel_core::{Keepalive, proto::mux::Budget};
+use tunnel_tcp::SocketOptions;
 
 use crate::values::{self, OptionalDuration};
 
@@ -102,8 +103,7 @@ pub struct TcpArgs {
     #[arg(long, env = "TUNNEL_TCP_STREAM_WINDOW", value_name = "BYTES", default_value = "16MiB", value_parser = values::bytes)]
     pub tcp_stream_window: u64,
 
-    /// Congestion control of the kernel, for example bbr for paths that lose packets; one that it lacks is passed over
-    /// [default: the system's]
+    /// Congestion control of the kernel, for example bbr for paths that lose packets [default: the system's]
     #[arg(long, env = "TUNNEL_TCP_CONGESTION", value_name = "NAME")]
     pub tcp_congestion: Option<String>,
 }
@@ -115,6 +115,17 @@ impl TcpArgs {
             bail!("--tcp-memory is less than 1 MiB, with which no stream would get far");
         }
         Ok(Budget::new(self.tcp_memory))
+    }
+
+    /// What is asked of the kernel for each socket.
+    pub fn sockets(&self) -> anyhow::Result<SocketOptions> {
+        let mut options = SocketOptions::default();
+        options.congestion.clone_from(&self.tcp_congestion);
+        options.check().with_context(|| {
+            let name = self.tcp_congestion.as_deref().unwrap_or_default();
+            format!("--tcp-congestion: the kernel does not allow {name:?} (see sysctl net.ipv4.tcp_allowed_congestion_control)")
+        })?;
+        Ok(options)
     }
 }
 

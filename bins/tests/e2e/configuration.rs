@@ -235,6 +235,17 @@ async fn a_wrong_configuration_is_explained_in_one_sentence() {
             "--label \"zone\" is not NAME=VALUE",
         ),
         (AGENT, format!("{agent} --policy=DIR/agent-rule.toml"), "10.0.0.0/99"),
+        (
+            AGENT,
+            format!("{agent} --tcp-memory=1KiB"),
+            "--tcp-memory is less than 1 MiB",
+        ),
+        #[cfg(target_os = "linux")]
+        (
+            SERVER,
+            format!("{server} --tcp-congestion=brr"),
+            "--tcp-congestion: the kernel does not allow \"brr\"",
+        ),
     ];
     for (program, line, part) in cases {
         let (code, out, log) = files.check(program, &line).await;
