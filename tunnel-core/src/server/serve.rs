@@ -43,10 +43,10 @@ pub(super) async fn run(server: Arc<Inner>, connection: Arc<dyn Connection>) {
     for old in joined.replaced {
         old.close(CloseCode::REPLACED, &format!("generation {generation} has connected"));
     }
-    info!(carrier, %remote, %agent, %generation, identity = %peer.identity, "agent connected");
     let carrier_labels = CarrierLabels { carrier };
     server.metrics.connections_made.get_or_create(&carrier_labels).inc();
     server.metrics.connections.get_or_create(&carrier_labels).inc();
+    info!(carrier, %remote, %agent, %generation, identity = %peer.identity, "agent connected");
 
     let cause = until_the_end(&server, &live).await;
 
