@@ -83,6 +83,7 @@ impl Ask {
     pub(crate) fn explain(&self, url: &WsUrl, remote: &str, response: &response::Parts) -> DialError {
         let asked = Asked {
             what: &format!("the WebSocket upgrade at {}", url.path()),
+            protocol: PROTOCOL,
             head_length: self.head_length,
             claim_length: self.claim.length,
             secure: (!url.is_secure()).then_some("wss://"),

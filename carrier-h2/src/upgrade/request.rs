@@ -58,6 +58,7 @@ impl Ask {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             let asked = Asked {
                 what: &self.what,
+                protocol: PROTOCOL,
                 head_length: self.head_length,
                 claim_length: self.claim_length,
                 secure: (!self.is_secure).then_some(SECURE),

@@ -24,6 +24,8 @@ const EXCERPT: usize = 200;
 pub struct Asked<'a> {
     /// What was asked for, such as "the WebSocket upgrade at /tunnel".
     pub what: &'a str,
+    /// The protocol that the upgrade is to.
+    pub protocol: &'a str,
     /// About how long the head of the request is, in bytes.
     pub head_length: usize,
     /// How long the claim in it is.
@@ -77,7 +79,13 @@ pub fn response(remote: &str, asked: Asked<'_>, response: &response::Parts) -> D
             "something before the tunnel-server wants to know who asks, or does not let this agent through".into()
         }
         404 | 405 | 410 => "is the path right, is a tunnel-server behind it?".into(),
-        426 => "something on the way does not let upgrades through".into(),
+        // A server has to name what it wants (RFC 9110 §15.5.22).
+        426 => match excerpt(&response.headers, &header::UPGRADE) {
+            Some(other) if !other.eq_ignore_ascii_case(asked.protocol) => {
+                format!("upgrades are to {other} there: is it the URL of another carrier?")
+            }
+            _ => "something on the way does not let upgrades through".into(),
+        },
         429 => "something on the way takes no more requests at the moment".into(),
         _ => "is a tunnel-server behind it?".into(),
     };
@@ -116,6 +124,7 @@ mod tests {
         }
         let asked = Asked {
             what: "the upgrade at /tunnel",
+            protocol: "tunnel",
             head_length: 9000,
             claim_length: 8000,
             secure: None,
@@ -139,6 +148,17 @@ mod tests {
             assert!(error.to_string().contains(said), "{error}");
         }
         assert!(matches!(answer(502, &[]), DialError::Unreachable { .. }));
+    }
+
+    #[test]
+    fn an_answer_that_wants_another_upgrade_names_it() {
+        for (wanted, said) in [
+            ("other", "upgrades are to other there"),
+            ("Tunnel", "does not let upgrades"),
+        ] {
+            let error = answer(426, &[("upgrade", wanted)]);
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]
