@@ -128,9 +128,9 @@ impl H2Carrier {
         }
         if error.is_parse() {
             let hint = if self.security.is_tls() {
-                ""
+                String::new()
             } else {
-                ": does it expect TLS?"
+                format!(": does it expect TLS, and so {NAME}://?")
             };
             let detail = format!("its answer is not HTTP/1.1{hint}");
             return DialError::Protocol { remote, detail };

@@ -2,9 +2,11 @@
 
 #[cfg(feature = "grpc")]
 mod grpc;
-#[cfg(any(feature = "grpc", feature = "ws"))]
+#[cfg(feature = "h2")]
+mod h2;
+#[cfg(any(feature = "grpc", feature = "h2", feature = "ws"))]
 mod links;
-#[cfg(not(all(feature = "grpc", feature = "quic", feature = "ws")))]
+#[cfg(not(all(feature = "grpc", feature = "h2", feature = "quic", feature = "ws")))]
 mod missing;
 #[cfg(feature = "quic")]
 mod quic;
@@ -20,6 +22,8 @@ use tunnel_tls::{ClientTls, ServerTls};
 
 #[cfg(not(feature = "grpc"))]
 use self::missing as grpc;
+#[cfg(not(feature = "h2"))]
+use self::missing as h2;
 #[cfg(not(feature = "quic"))]
 use self::missing as quic;
 #[cfg(not(feature = "ws"))]
@@ -32,7 +36,7 @@ use crate::{
 /// The port on which every carrier listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8091;
 
-/// The path of a WebSocket unless told otherwise.
+/// The path of the tunnel unless told otherwise, for carriers that begin with a request.
 const DEFAULT_PATH: &str = "/tunnel";
 
 /// The settings of carriers, as far as flags have them.
@@ -57,6 +61,8 @@ pub struct Settings {
 /// One line for each way in which a carrier is spoken: its scheme, its name, and the feature that brings it.
 const SCHEMES: &[(&str, Scheme, &str, bool)] = &[
     ("quic", Scheme::Quic, "quic", cfg!(feature = "quic")),
+    ("h2", Scheme::H2 { secure: true }, "h2", cfg!(feature = "h2")),
+    ("h2c", Scheme::H2 { secure: false }, "h2", cfg!(feature = "h2")),
     ("wss", Scheme::Ws { secure: true }, "ws", cfg!(feature = "ws")),
     ("ws", Scheme::Ws { secure: false }, "ws", cfg!(feature = "ws")),
     ("grpc", Scheme::Grpc { secure: true }, "grpc", cfg!(feature = "grpc")),
@@ -72,6 +78,7 @@ const SCHEMES: &[(&str, Scheme, &str, bool)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
     Quic,
+    H2 { secure: bool },
     Ws { secure: bool },
     Grpc { secure: bool },
 }
@@ -126,7 +133,7 @@ impl Scheme {
     fn is_secure(self) -> bool {
         match self {
             Self::Quic => true,
-            Self::Ws { secure } | Self::Grpc { secure } => secure,
+            Self::H2 { secure } | Self::Ws { secure } | Self::Grpc { secure } => secure,
         }
     }
 
@@ -140,14 +147,14 @@ impl Scheme {
         match self {
             Self::Ws { secure: true } => 443,
             Self::Ws { secure: false } => 80,
-            Self::Quic | Self::Grpc { .. } => DEFAULT_PORT,
+            Self::Quic | Self::H2 { .. } | Self::Grpc { .. } => DEFAULT_PORT,
         }
     }
 
     /// Takes the path off the rest of a URL, where the scheme has one.
     fn split_path(self, rest: &str) -> (&str, Option<String>) {
         match self {
-            Self::Ws { .. } => match rest.split_once('/') {
+            Self::H2 { .. } | Self::Ws { .. } => match rest.split_once('/') {
                 Some((authority, path)) if !path.is_empty() => (authority, Some(format!("/{path}"))),
                 Some((authority, _)) => (authority, Some(DEFAULT_PATH.to_owned())),
                 None => (rest, Some(DEFAULT_PATH.to_owned())),
@@ -208,6 +215,7 @@ impl ListenSpec {
     pub fn check(&self, settings: &Settings) -> anyhow::Result<()> {
         match self.scheme {
             Scheme::Quic => quic::check(self, settings),
+            Scheme::H2 { .. } => h2::check(self, settings),
             Scheme::Ws { .. } => ws::check(self, settings),
             Scheme::Grpc { .. } => grpc::check(self, settings),
         }
@@ -218,6 +226,7 @@ impl ListenSpec {
         let tls = tls.filter(|_| self.is_secure());
         let listened = match self.scheme {
             Scheme::Quic => quic::listen(self, tls, settings),
+            Scheme::H2 { .. } => h2::listen(self, tls, settings),
             Scheme::Ws { .. } => ws::listen(self, tls, settings),
             Scheme::Grpc { .. } => grpc::listen(self, tls, settings),
         };
@@ -262,6 +271,7 @@ impl DialSpec {
         let tls = tls.filter(|_| self.is_secure());
         let carrier = match self.scheme {
             Scheme::Quic => quic::carrier(self, tls, settings),
+            Scheme::H2 { .. } => h2::carrier(self, tls, settings),
             Scheme::Ws { .. } => ws::carrier(self, tls, settings),
             Scheme::Grpc { .. } => grpc::carrier(self, tls, settings),
         };
@@ -294,14 +304,16 @@ mod tests {
         DialSpec::parse(server).map_or_else(|error| error.to_string(), |spec| spec.to_string())
     }
 
-    #[cfg(all(feature = "quic", feature = "ws", feature = "grpc"))]
+    #[cfg(all(feature = "quic", feature = "h2", feature = "ws", feature = "grpc"))]
     #[test]
     fn what_a_url_leaves_out_is_filled_in() {
         for (carrier, meaning) in [
             ("quic", "quic://0.0.0.0:8091"),
+            ("h2", "h2://0.0.0.0:8091/tunnel"),
             ("ws", "wss://0.0.0.0:8091/tunnel"),
             ("grpc", "grpc://0.0.0.0:8091"),
             ("quic://[::1]:443", "quic://[::1]:443"),
+            ("h2c://127.0.0.1:80/t", "h2c://127.0.0.1:80/t"),
             ("ws://127.0.0.1:80", "ws://127.0.0.1:80/tunnel"),
             ("wss://127.0.0.1:443/a/b", "wss://127.0.0.1:443/a/b"),
             ("grpc+plain://127.0.0.1:1", "grpc+plain://127.0.0.1:1"),
@@ -310,6 +322,7 @@ mod tests {
         }
         for (server, meaning) in [
             ("quic://gw.example", "quic://gw.example:8091"),
+            ("h2://gw.example", "h2://gw.example:8091/tunnel"),
             ("wss://gw.example", "wss://gw.example:443/tunnel"),
             ("ws://gw.example/", "ws://gw.example:80/tunnel"),
             ("wss://gw.example:8091/t", "wss://gw.example:8091/t"),
@@ -321,11 +334,13 @@ mod tests {
 
     #[test]
     fn clear_text_has_to_be_asked_for() {
-        for name in ["wss", "grpc+plain"] {
-            assert!(listen(name).contains("is no carrier; there is quic, ws, grpc"));
+        for name in ["wss", "h2c", "grpc+plain"] {
+            assert!(listen(name).contains("is no carrier; there is quic, h2, ws, grpc"));
         }
         for (url, secure) in [
             ("quic", true),
+            ("h2", true),
+            ("h2c", false),
             ("wss", true),
             ("ws", false),
             ("grpc", true),
@@ -341,7 +356,10 @@ mod tests {
         for wrong in ["smoke", "smoke://gw.example"] {
             assert!(listen(wrong).contains("\"smoke\" is no carrier"));
         }
-        assert!(dial("smoke://gw.example").contains("there is quic://, wss://, ws://, grpc://, grpc+plain://"));
+        assert!(
+            dial("smoke://gw.example")
+                .contains("there is quic://, h2://, h2c://, wss://, ws://, grpc://, grpc+plain://")
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct AgentArgs {
     pub check_config: bool,
 
     /// A server: the URLs by which it is reached, best first, joined by commas: quic://HOST, wss://HOST/PATH,
-    /// grpc://HOST, each with or without :PORT, and in clear text ws:// and grpc+plain://; repeatable (in the
+    /// grpc://HOST, each with or without :PORT, and in clear text h2c://, ws:// and grpc+plain://; repeatable (in the
     /// environment: separated by spaces)
     #[arg(
         long,

@@ -55,8 +55,8 @@ pub struct ServerArgs {
     #[arg(long, env = "TUNNEL_SERVER_COUNT", value_name = "N", default_value_t = 1)]
     pub server_count: u32,
 
-    /// How agents connect: quic, ws or grpc (0.0.0.0:8091), or a URL: quic://ADDR, wss://ADDR[/PATH], grpc://ADDR, and
-    /// in clear text ws://ADDR[/PATH], grpc+plain://ADDR; repeatable
+    /// How agents connect: quic, h2, ws or grpc (0.0.0.0:8091), or a URL: quic://ADDR, h2://ADDR[/PATH], wss://ADDR[/PATH],
+    /// grpc://ADDR, and in clear text h2c://ADDR[/PATH], ws://ADDR[/PATH], grpc+plain://ADDR; repeatable
     #[arg(
         long,
         env = "TUNNEL_CARRIER",

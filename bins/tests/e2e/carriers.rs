@@ -18,6 +18,8 @@ const QUICK: [&str; 2] = ["--keepalive-interval=2s", "--keepalive-timeout=1s"];
 /// Makes a test of each function for each way in which a carrier is spoken.
 macro_rules! over_each {
     ($($test:ident)*) => {
+        over_each!(@ h2 "h2" $($test)*);
+        over_each!(@ h2c "h2c" $($test)*);
         over_each!(@ wss "wss" $($test)*);
         over_each!(@ ws "ws" $($test)*);
         over_each!(@ grpc "grpc" $($test)*);
@@ -52,14 +54,24 @@ async fn tunnel(scheme: &'static str) -> Tunnel {
     Tunnel::over(scheme, Pki::new(), &[], &[]).await
 }
 
+/// The name of the carrier that is meant.
+fn carrier(scheme: &str) -> &str {
+    match scheme {
+        "h2c" => "h2",
+        "wss" => "ws",
+        "grpc+plain" => "grpc",
+        name => name,
+    }
+}
+
 async fn a_page_is_fetched_and_the_logs_name_the_carrier(scheme: &'static str) {
     let tunnel = tunnel(scheme).await;
     assert_eq!(tunnel.server.fetch(target::http("a page\n").await).await, "a page\n");
     let line = tunnel.server.log.line("agent connected").await;
-    let carrier = if scheme.starts_with("ws") { "ws" } else { "grpc" };
+    let carrier = carrier(scheme);
     assert!(line.contains(&format!("carrier=\"{carrier}\"")), "{line}");
     let identity = match scheme {
-        "wss" | "grpc" => "identity=dns:node-7",
+        "h2" | "wss" | "grpc" => "identity=dns:node-7",
         _ => "identity=token:site-a",
     };
     assert!(line.contains(identity), "{line}");
@@ -253,7 +265,7 @@ async fn the_first_minute(scheme: &'static str) {
 
 #[tokio::test]
 async fn a_certificate_that_is_not_trusted_is_told_on_both_ends() {
-    for (scheme, carrier) in [("wss", "ws"), ("grpc", "grpc")] {
+    for (scheme, carrier) in [("h2", "h2"), ("wss", "ws"), ("grpc", "grpc")] {
         let (pki, other) = (Pki::new(), Pki::new());
         let server = Server::start_over(scheme, "127.0.0.1:0".parse().unwrap(), Server::args(&pki)).await;
         let agent = Process::agent(agent_args_to(&other, &server.url()));
@@ -275,29 +287,40 @@ async fn the_next_url_is_tried_where_the_first_does_not_answer() {
     assert!(line.contains("wss://"), "{line}");
 }
 
+/// An agent that goes to a server by another scheme.
+async fn mismatched(servers: &'static str, agents: &str, hint: &str) -> Server {
+    let pki = Pki::new();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let server = Server::start_over(servers, address, Server::args_over(servers, &pki)).await;
+    let mut args = agent_args_to(&pki, &format!("{agents}://{}", server.carrier));
+    args.extend(["--token-file".into(), pki.write("token", TOKEN).into()]);
+    let agent = Process::agent(args);
+    let line = agent.log.line("not connected").await;
+    assert!(line.contains(hint), "{agents} to {servers}: {line}");
+    server
+}
+
 #[tokio::test]
 async fn a_scheme_that_is_not_the_servers_is_explained() {
-    let pki = Pki::new();
-    let token = pki.write("token", TOKEN);
     for (servers, agents, hint) in [
         ("wss", "ws", "does it expect TLS, and so wss://?"),
         ("grpc", "grpc+plain", "does it expect TLS, and so grpc://?"),
+        ("h2", "h2c", "does it expect TLS, and so h2://?"),
+        ("h2c", "h2", "is one side set to plain text?"),
         ("ws", "wss", "is one side set to plain text?"),
         ("grpc+plain", "grpc", "is one side set to plain text?"),
         ("grpc", "wss", "(ALPN)"),
         ("wss", "grpc", "(ALPN)"),
+        ("h2", "grpc", "(ALPN)"),
     ] {
-        let server = Server::start_over(
-            servers,
-            "127.0.0.1:0".parse().unwrap(),
-            Server::args_over(servers, &pki),
-        )
-        .await;
-        let mut args = agent_args_to(&pki, &format!("{agents}://{}", server.carrier));
-        args.extend(["--token-file".into(), token.clone().into()]);
-        let agent = Process::agent(args);
-        let line = agent.log.line("not connected").await;
-        assert!(line.contains(hint), "{agents} to {servers}: {line}");
+        let server = mismatched(servers, agents, hint).await;
         server.log.line("handshake failed").await;
+    }
+    // To these servers it is a stranger's request, which anybody may make.
+    for (servers, agents, hint) in [
+        ("h2", "wss", "upgrades are to tunnel-h2 there"),
+        ("wss", "h2", "upgrades are to websocket there"),
+    ] {
+        mismatched(servers, agents, hint).await;
     }
 }

@@ -198,7 +198,7 @@ impl Tunnel {
 
 /// Whether an agent cannot show a certificate.
 fn is_clear_text(scheme: &str) -> bool {
-    matches!(scheme, "ws" | "grpc+plain")
+    matches!(scheme, "h2c" | "ws" | "grpc+plain")
 }
 
 async fn connected_agent(pki: &Pki, server: &Server, more: &[&str]) -> Process {
