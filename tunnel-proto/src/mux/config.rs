@@ -74,6 +74,8 @@ pub struct ConfigBuilder {
     config: Config,
 }
 
+/// The window of a connection at first: on a path that carries less in a round trip, more would only wait at its end.
+const CONNECTION_START: u64 = 512 * 1024;
 /// The largest window that can be set: what one stream may make a process hold.
 const MAX_WINDOW: u64 = 1 << 30;
 /// The smallest: less would make frames of a few bytes.
@@ -126,10 +128,20 @@ impl Config {
         self.windows
     }
 
-    /// How many bytes may be on their way to this end, over all streams.
+    /// How many bytes may be on their way to this end at most, over all streams.
     #[must_use]
     pub fn connection_window(&self) -> u64 {
         self.connection_window
+    }
+
+    /// How the window of a connection is fitted to the path.
+    pub(super) fn connection_windows(&self) -> Windows {
+        let start = CONNECTION_START.min(self.connection_window);
+        Windows {
+            floor: start,
+            start,
+            ceiling: self.connection_window,
+        }
     }
 
     /// How many bytes of one stream may wait for their turn on the connection.
@@ -164,10 +176,11 @@ impl ConfigBuilder {
         self
     }
 
-    /// How many bytes may be on their way, over all streams. Default 64 MiB: 5 Gbit/s at 100 ms.
+    /// How many bytes may be on their way at most, over all streams. Default 64 MiB: 5 Gbit/s at 100 ms.
     ///
-    /// It comes back as bytes arrive and not as they are read, so that streams which nobody reads cannot use it up. It
-    /// costs no memory and only bounds what a peer can send ahead of the other end's view.
+    /// A connection begins with 512 KiB, and goes as far as the path needs it: what is under way beyond what the path
+    /// carries in a round trip stands in the receiver's kernel, and small messages wait behind it. It comes back as bytes
+    /// arrive and not as they are read, so that streams which nobody reads cannot use it up. It costs no memory.
     #[must_use]
     pub fn connection_window(mut self, bytes: u64) -> Self {
         self.config.connection_window = bytes;

@@ -53,7 +53,22 @@ impl Mux {
 
     /// Whether the peer should be told of credit of the connection.
     pub(super) fn max_data_due(&self) -> bool {
-        self.recv_credit.due(self.config.connection_window) >= (self.config.connection_window / 4).max(1)
+        let window = self.recv_window.size();
+        self.recv_credit.due(window) >= (window / 4).max(1)
+    }
+
+    /// Fits the window of the connection to the path: what is under way beyond that stands in the buffers of this end's
+    /// kernel while it is busy, and whatever is sent next, however urgent, waits behind it.
+    pub(super) fn fit_connection(&mut self, now: Instant) {
+        self.watch.sample(now);
+        self.recv_window.fit(
+            now,
+            self.recv_credit.returned(),
+            self.watch.shortest_round_trip(),
+            // It takes no memory.
+            Pressure::Ample,
+            &self.config.connection_windows(),
+        );
     }
 
     /// Whether the peer should be told of places that have become free: when it has used half of those it knows of,

@@ -19,7 +19,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Account, CloseReason, Config, Event, Frame, Hello, MuxStats, Side, StreamId,
+    Account, CloseReason, Config, Event, Frame, Hello, MuxStats, Side, StreamId, Window,
     credit::{RecvCredit, SendCredit},
     flood::Patience,
     keepalive::Watch,
@@ -44,6 +44,7 @@ pub struct Mux {
     accepts: Accepts,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
+    recv_window: Window,
     /// What the peer may still send on streams, of which it was told.
     granted: u64,
     /// How many bytes may still come for halves that this end has stopped: what the peer could have sent before it
@@ -143,6 +144,7 @@ impl Mux {
     pub fn new(side: Side, config: Config, account: Account, now: Instant) -> Self {
         let mut watch = Watch::new(config.keepalive, now);
         watch.sample(now);
+        let connection = config.connection_windows();
         Self {
             side,
             account,
@@ -158,7 +160,8 @@ impl Mux {
                 waiting: 0,
             },
             send_credit: SendCredit::default(),
-            recv_credit: RecvCredit::new(config.connection_window),
+            recv_credit: RecvCredit::new(connection.start),
+            recv_window: Window::new(connection.start, now),
             granted: 0,
             late: 0,
             unread: BTreeSet::new(),

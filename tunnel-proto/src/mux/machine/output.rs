@@ -111,7 +111,7 @@ impl Mux {
             let hello = Hello::new(
                 self.config.max_streams.into(),
                 self.config.windows.floor,
-                self.config.connection_window,
+                self.config.connection_windows().start,
             );
             Frame::Hello(hello).encode(out);
         }
@@ -125,7 +125,8 @@ impl Mux {
             Frame::Ping(ping).encode(out);
         }
         if self.max_data_due() {
-            let offset = self.recv_credit.announce(self.config.connection_window);
+            self.fit_connection(now);
+            let offset = self.recv_credit.announce(self.recv_window.size());
             let offset = VarInt::saturating_from_u64(offset);
             Frame::MaxData { offset }.encode(out);
         }
