@@ -265,4 +265,15 @@ mod tests {
         }
         assert_eq!(Config::builder().build(), Ok(Config::default()));
     }
+
+    #[test]
+    fn a_connection_begins_small_and_goes_as_far_as_is_set() {
+        let windows = |bytes| {
+            let config = Config::builder().connection_window(bytes).build().unwrap();
+            let Windows { floor, start, ceiling } = config.connection_windows();
+            (floor, start, ceiling)
+        };
+        assert_eq!(windows(64 << 20), (CONNECTION_START, CONNECTION_START, 64 << 20));
+        assert_eq!(windows(4096), (4096, 4096, 4096));
+    }
 }
