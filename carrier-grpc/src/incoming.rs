@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Response};
 use tokio::{select, sync::oneshot};
 use tonic::Status;
 use tunnel_core::{
-    Admission, Admitted, Arrival, CloseCode, Connection, ConnectionError, HandshakeError, Identity, Incoming, Peer,
-    PeerRole, Rejection, mux,
+    Admission, Admitted, Arrival, CloseCode, Connection, ConnectionError, HandshakeError, Identity, Incoming,
+    Rejection, mux,
 };
 
 use crate::{
@@ -85,14 +85,7 @@ impl Incoming for GrpcIncoming {
         let mut response = body::link(body);
         metadata::put_welcome(&welcome, response.headers_mut());
         answer.send(response).map_err(|_| lost())?;
-        let mut claim = arrival.claim;
-        claim.credential = None;
-        let peer = Peer {
-            carrier: NAME,
-            identity,
-            role: PeerRole::Agent(Box::new(claim)),
-            remote_addr,
-        };
+        let peer = arrival.into_peer(identity);
         let link = GrpcLink {
             inlet,
             outlet,

@@ -20,7 +20,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tunnel_core::{
     AcceptError, Admission, Admitted, Arrival, Connection, ConnectionError, HandshakeError, Identity, Incoming,
-    Listener, Peer, PeerRole,
+    Listener, Peer,
 };
 use tunnel_tcp::{Accept, Accepted, ServerSecurity};
 
@@ -163,15 +163,7 @@ impl Shared {
             .admit(&arrival)
             .await
             .map_err(|rejection| Box::new(Refused::rejection(rejection)))?;
-        let mut claim = arrival.claim;
-        claim.credential = None;
-        let peer = Peer {
-            carrier: NAME,
-            identity,
-            role: PeerRole::Agent(Box::new(claim)),
-            remote_addr,
-        };
-        Ok((Offer::accept(&welcome), peer))
+        Ok((Offer::accept(&welcome), arrival.into_peer(identity)))
     }
 }
 

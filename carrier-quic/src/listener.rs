@@ -15,7 +15,7 @@ use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig, TokioRuntime
 use quinn_proto::HashedConnectionIdGenerator;
 use tunnel_core::{
     AcceptError, Admission, Admitted, Arrival, CloseCode, Connection, ConnectionError, HandshakeError, Incoming,
-    Listener, Peer, PeerRole,
+    Listener, Peer,
 };
 use tunnel_tls::ServerTls;
 
@@ -269,15 +269,7 @@ async fn agree(
         }
     };
     handshake::welcome(&mut control, &welcome).await?;
-    let mut claim = arrival.claim;
-    claim.credential = None;
-    let peer = Peer {
-        carrier: NAME,
-        identity,
-        role: PeerRole::Agent(Box::new(claim)),
-        remote_addr,
-    };
-    Ok((peer, control))
+    Ok((arrival.into_peer(identity), control))
 }
 
 fn failure(error: quinn::ConnectionError, config: &QuicConfig) -> HandshakeError {

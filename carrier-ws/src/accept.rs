@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::upgrade::Upgraded;
 use tungstenite::protocol::Role;
 use tunnel_core::{
-    Admission, Admitted, Arrival, Connection, Identity, Peer, PeerRole,
+    Admission, Admitted, Arrival, Connection, Identity, Peer,
     mux::{self, MuxConfig},
 };
 
@@ -36,16 +36,9 @@ pub(crate) async fn judge(
     let offer = Offer::read(request, has_body)?;
     let arrival = Arrival::new(NAME, remote_addr, identity, offer.claim.clone());
     let Admitted { identity, welcome } = admission.admit(&arrival).await.map_err(Refused::rejection)?;
-    let mut claim = arrival.claim;
-    claim.credential = None;
     Ok(Agreed {
         response: offer.accept(&welcome),
-        peer: Peer {
-            carrier: NAME,
-            identity,
-            role: PeerRole::Agent(Box::new(claim)),
-            remote_addr,
-        },
+        peer: arrival.into_peer(identity),
     })
 }
 

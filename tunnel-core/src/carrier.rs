@@ -94,6 +94,20 @@ impl Arrival {
             claim,
         }
     }
+
+    /// The agent as its connection knows it once its claim was accepted, with the identity of [`Admitted`]. The
+    /// credential has done its work and is dropped.
+    #[must_use]
+    pub fn into_peer(self, identity: Identity) -> Peer {
+        let mut claim = self.claim;
+        claim.credential = None;
+        Peer {
+            carrier: self.carrier,
+            identity,
+            role: PeerRole::Agent(Box::new(claim)),
+            remote_addr: self.remote_addr,
+        }
+    }
 }
 
 /// A claim that was accepted.

@@ -159,8 +159,8 @@ impl Incoming for LinkIncoming {
             });
         };
         let mut link = PipeLink::new(io);
-        let mut claim = read_claim(&mut link).await.map_err(handshake_error)?;
-        let arrival = Arrival::new(NAME, remote_addr, identity, claim.clone());
+        let claim = read_claim(&mut link).await.map_err(handshake_error)?;
+        let arrival = Arrival::new(NAME, remote_addr, identity, claim);
         let admitted = match admission.admit(&arrival).await {
             Ok(admitted) => admitted,
             Err(rejection) => {
@@ -169,13 +169,7 @@ impl Incoming for LinkIncoming {
             }
         };
         welcome(&mut link, &admitted.welcome).await.map_err(handshake_error)?;
-        claim.credential = None;
-        let agent = Peer {
-            carrier: NAME,
-            identity: admitted.identity,
-            role: PeerRole::Agent(Box::new(claim)),
-            remote_addr,
-        };
+        let agent = arrival.into_peer(admitted.identity);
         Ok(start(Box::new(link), agent, self.config))
     }
 
