@@ -1,40 +1,21 @@
 //! The server's side.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Response, request};
 use http_body_util::Full;
-use hyper::{
-    body::{Body, Incoming as IncomingBody},
-    server::conn::http1,
-    service::service_fn,
-    upgrade::OnUpgrade,
-};
-use hyper_util::rt::TokioIo;
 use tunnel_core::{
     AcceptError, Admission, Admitted, Arrival, Connection, ConnectionError, HandshakeError, Identity, Incoming,
     Listener, Peer,
 };
-use tunnel_tcp::{Accept, Accepted, ServerSecurity};
-
-use crate::{
-    NAME,
-    config::H2Config,
-    native,
-    upgrade::{Offer, Refused, recover},
+use tunnel_tcp::{
+    Accept, Accepted, ServerSecurity,
+    upgrade::{Refused, serve},
 };
 
-/// The longest head of a request. The longest claim fits, though few proxies would let it through.
-const MAX_HEAD: usize = 128 * 1024;
-/// The most header fields of a request.
-const MAX_FIELDS: usize = 64;
+use crate::{NAME, PROTOCOL, config::H2Config, http2::Pipe, native, upgrade::Offer};
 
 /// Listens for agents.
 ///
@@ -91,9 +72,6 @@ struct H2Incoming {
     shared: Arc<Shared>,
 }
 
-/// What came of the one request.
-type Outcome = Result<(Peer, OnUpgrade), HandshakeError>;
-
 #[async_trait]
 impl Incoming for H2Incoming {
     fn remote_addr(&self) -> SocketAddr {
@@ -105,27 +83,11 @@ impl Incoming for H2Incoming {
         let Accepted { io, remote_addr } = self.accepted;
         let shared = self.shared;
         let (io, identity) = shared.security.secure(io).await?;
-        let outcome = Mutex::new(None::<Outcome>);
-        let service = service_fn(async |request: Request<IncomingBody>| {
-            let (response, came_of_it) = shared.respond(request, remote_addr, identity.clone(), admission).await;
-            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(came_of_it);
-            Ok::<_, Infallible>(response)
-        });
-        let mut http = http1::Builder::new();
-        // There is no timer but the caller's.
-        http.header_read_timeout(None)
-            .max_buf_size(MAX_HEAD)
-            .max_headers(MAX_FIELDS);
-        let served = http.serve_connection(TokioIo::new(io), service).with_upgrades().await;
-        let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (peer, upgrade) = match (outcome, served) {
-            (Some(outcome), Ok(())) => outcome?,
-            (Some(Err(refused)), Err(_)) => return Err(refused),
-            (_, Err(error)) => return Err(failure(error)),
-            (None, Ok(())) => return Err(lost(io::Error::from(io::ErrorKind::UnexpectedEof))),
-        };
-        let pipe = recover(upgrade.await.map_err(lost)?);
-        native::start(pipe, peer, &shared.config).await.map_err(lost)
+        let answer = |request, has_body| shared.judge(request, has_body, (remote_addr, identity.clone()), admission);
+        let (peer, (io, ahead)) = serve(io, answer).await?;
+        native::start(Pipe::new(io, ahead), peer, &shared.config)
+            .await
+            .map_err(|error| HandshakeError::Lost(ConnectionError::transport(error)))
     }
 
     /// Drops the pipe.
@@ -133,49 +95,19 @@ impl Incoming for H2Incoming {
 }
 
 impl Shared {
-    async fn respond(
-        &self,
-        mut request: Request<IncomingBody>,
-        remote_addr: SocketAddr,
-        identity: Identity,
-        admission: &dyn Admission,
-    ) -> (Response<Full<Bytes>>, Outcome) {
-        let upgrade = hyper::upgrade::on(&mut request);
-        let judged = self.judge(request, remote_addr, identity, admission).await;
-        match judged {
-            Ok((response, peer)) => (response, Ok((peer, upgrade))),
-            Err(refused) => (refused.response, Err(refused.error)),
-        }
-    }
-
     async fn judge(
         &self,
-        request: Request<IncomingBody>,
-        remote_addr: SocketAddr,
-        identity: Identity,
+        request: request::Parts,
+        has_body: bool,
+        (remote_addr, identity): (SocketAddr, Identity),
         admission: &dyn Admission,
-    ) -> Result<(Response<Full<Bytes>>, Peer), Box<Refused>> {
-        let has_body = !request.body().is_end_stream();
-        let (request, _) = request.into_parts();
+    ) -> Result<(Response<Full<Bytes>>, Peer), Refused> {
         let offer = Offer::read(&request, has_body, self.config.path.path())?;
         let arrival = Arrival::new(NAME, remote_addr, identity, offer.claim);
         let Admitted { identity, welcome } = admission
             .admit(&arrival)
             .await
-            .map_err(|rejection| Box::new(Refused::rejection(rejection)))?;
+            .map_err(|rejection| Refused::rejection(rejection, PROTOCOL))?;
         Ok((Offer::accept(&welcome), arrival.into_peer(identity)))
     }
-}
-
-fn lost(error: impl std::error::Error + Send + Sync + 'static) -> HandshakeError {
-    HandshakeError::Lost(ConnectionError::transport(error))
-}
-
-fn failure(error: hyper::Error) -> HandshakeError {
-    if error.is_parse() {
-        return HandshakeError::Protocol {
-            detail: format!("it sent no request of HTTP/1.1: {error}"),
-        };
-    }
-    lost(error)
 }

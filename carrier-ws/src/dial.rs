@@ -1,23 +1,15 @@
 //! The agent's side.
 
-use std::{fmt, net::SocketAddr, pin::pin, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
-use http::StatusCode;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use tungstenite::protocol::Role;
 use tunnel_core::{Carrier, Claim, Connection, DialError, Host, Identity, Peer, PeerRole, mux};
-use tunnel_tcp::{BoxIo, ClientSecurity, Dial, Dialled};
+use tunnel_tcp::{BoxIo, ClientSecurity, Dial, Dialled, upgrade};
 use tunnel_tls::ClientTls;
 
-use crate::{ALPN, NAME, WsUrl, config::WsConfig, explain, link::WsLink, request::Ask, upgraded::recover};
-
-/// The longest head of a response.
-const MAX_HEAD: usize = 64 * 1024;
-/// The most header fields of a response.
-const MAX_FIELDS: usize = 64;
+use crate::{ALPN, NAME, WsUrl, config::WsConfig, link::WsLink, request::Ask};
 
 /// Dials one server by WebSocket.
 ///
@@ -63,41 +55,10 @@ impl WsCarrier {
         remote: &str,
         (remote_addr, identity): (SocketAddr, Identity),
     ) -> Result<Arc<dyn Connection>, DialError> {
-        let failed = |error| explain::failure(&self.url, remote, error);
         let (ask, request) = Ask::new(&self.url, &self.config.headers, claim)?;
-        let mut http = http1::Builder::new();
-        http.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
-        let (mut sender, connection) = http.handshake(TokioIo::new(io)).await.map_err(failed)?;
-        // The connection has to be polled for anything to happen, and ends when it has been upgraded.
-        let mut connection = pin!(connection.with_upgrades());
-        let mut response = pin!(sender.send_request(request));
-        let mut end = None;
-        let response = loop {
-            tokio::select! {
-                biased;
-                response = &mut response => break response,
-                ended = &mut connection, if end.is_none() => end = Some(ended),
-            }
-        };
-        let has_ended = end.is_some();
-        let response = match (response, end) {
-            // It may have come before the request was sent as a whole, which then failed.
-            (Ok(response), _) => response,
-            (Err(_), Some(Err(error))) | (Err(error), _) => return Err(failed(error)),
-        };
-        let (head, body) = response.into_parts();
-        if head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(ask.explain(&self.url, remote, &head));
-        }
-        let welcome = ask.welcome(&head).map_err(|detail| DialError::Protocol {
-            remote: remote.to_owned(),
-            detail,
-        })?;
-        let upgrade = hyper::upgrade::on(http::Response::from_parts(head, body));
-        if !has_ended {
-            connection.await.map_err(failed)?;
-        }
-        let (io, ahead) = recover(upgrade.await.map_err(failed)?);
+        let secure = self.url.secure_instead();
+        let judge = |head: &_| ask.welcome(&self.url, remote, head);
+        let (welcome, (io, ahead)) = upgrade::ask(io, request, remote, secure, judge).await?;
         let link = WsLink::new(io, &ahead, Role::Client);
         let peer = Peer {
             carrier: NAME,

@@ -4,21 +4,19 @@
 //! into an HTTP server that it has already with [`WsAcceptor`]. Both ends take a [`WsConfig`]. WebSockets get through
 //! nearly everything that passes HTTP; `docs/websocket.md` says how to set up nginx and HAProxy before a server.
 //!
-//! * HTTP: hyper reads and writes the upgrade, with the claim and the welcome in its headers (`request`, `offer`); the
-//!   agent explains what else answers at a URL ([`tunnel_tcp::upgrade`], which other upgrades share).
+//! * HTTP: the upgrade, with the claim and the welcome in its headers (`request`, `offer`; [`tunnel_tcp::upgrade`] has what
+//!   other upgrades share, and explains what else answers at a URL).
 //! * Messages: tungstenite reads frames, this crate writes them (`link`).
 //! * Streams, credit and keepalive: [`tunnel_core::mux`].
 
 mod accept;
 mod config;
 mod dial;
-mod explain;
 mod link;
 mod listener;
 mod mounted;
 mod offer;
 mod request;
-mod upgraded;
 mod url;
 
 pub use self::{

@@ -1,40 +1,23 @@
 //! The server's side on a port of its own.
 
-use std::{
-    convert::Infallible,
-    fmt, io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request};
+use http::{Response, StatusCode, request};
 use http_body_util::Full;
-use hyper::{
-    body::{Body, Incoming as IncomingBody},
-    server::conn::http1,
-    service::service_fn,
-    upgrade::OnUpgrade,
+use tunnel_core::{AcceptError, Admission, Connection, HandshakeError, Identity, Incoming, Listener, Peer};
+use tunnel_tcp::{
+    Accept, Accepted, ServerSecurity,
+    upgrade::{self, Refused},
 };
-use hyper_util::rt::TokioIo;
-use tunnel_core::{
-    AcceptError, Admission, Connection, ConnectionError, HandshakeError, Identity, Incoming, Listener, Peer,
-};
-use tunnel_tcp::{Accept, Accepted, ServerSecurity};
 use tunnel_tls::ServerTls;
 
 use crate::{
     ALPN, NAME,
-    accept::{Agreed, judge, start},
+    accept::{judge, start},
     config::WsConfig,
-    offer::NoAgent,
 };
-
-/// The longest head of a request. The longest claim fits, though few proxies would let it through.
-const MAX_HEAD: usize = 128 * 1024;
-/// The most header fields of a request.
-const MAX_FIELDS: usize = 64;
 
 /// Answers requests to other paths than the tunnel's.
 ///
@@ -142,9 +125,6 @@ struct WsIncoming {
     shared: Arc<Shared>,
 }
 
-/// What came of the one request.
-type Outcome = Result<(Peer, OnUpgrade), HandshakeError>;
-
 #[async_trait]
 impl Incoming for WsIncoming {
     fn remote_addr(&self) -> SocketAddr {
@@ -156,28 +136,9 @@ impl Incoming for WsIncoming {
         let Accepted { io, remote_addr } = self.accepted;
         let shared = self.shared;
         let (io, identity) = shared.security.secure(io).await?;
-        let outcome = Mutex::new(None::<Outcome>);
-        let service = service_fn(async |request: Request<IncomingBody>| {
-            let origin = (remote_addr, identity.clone());
-            let (response, came_of_it) = shared.respond(request, origin, admission).await;
-            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(came_of_it);
-            Ok::<_, Infallible>(response)
-        });
-        let mut http = http1::Builder::new();
-        // There is no timer but the caller's.
-        http.header_read_timeout(None)
-            .max_buf_size(MAX_HEAD)
-            .max_headers(MAX_FIELDS);
-        let served = http.serve_connection(TokioIo::new(io), service).with_upgrades().await;
-        let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (peer, upgrade) = match (outcome, served) {
-            (Some(outcome), Ok(())) => outcome?,
-            (Some(Err(refused)), Err(_)) => return Err(refused),
-            (_, Err(error)) => return Err(failure(error)),
-            (None, Ok(())) => return Err(lost(io::Error::from(io::ErrorKind::UnexpectedEof))),
-        };
-        let upgraded = upgrade.await.map_err(lost)?;
-        Ok(start(upgraded, peer, &shared.config.mux))
+        let answer = |request, has_body| shared.answer(request, has_body, (remote_addr, identity.clone()), admission);
+        let (peer, pipe) = upgrade::serve(io, answer).await?;
+        Ok(start(pipe, peer, &shared.config.mux))
     }
 
     /// Drops the pipe.
@@ -185,24 +146,20 @@ impl Incoming for WsIncoming {
 }
 
 impl Shared {
-    async fn respond(
+    async fn answer(
         &self,
-        mut request: Request<IncomingBody>,
+        request: request::Parts,
+        has_body: bool,
         origin: (SocketAddr, Identity),
         admission: &dyn Admission,
-    ) -> (Response<Full<Bytes>>, Outcome) {
-        let upgrade = hyper::upgrade::on(&mut request);
-        let has_body = !request.body().is_end_stream();
-        let (request, _) = request.into_parts();
+    ) -> Result<(Response<Full<Bytes>>, Peer), Refused> {
         if request.uri.path() != self.config.path {
             let response = closing((self.fallback)(&request));
-            let error = lost(NoAgent::new(&request, response.status()));
-            return (response, Err(error));
+            let error = upgrade::stranger(&request, response.status());
+            let response = Box::new(response);
+            return Err(Refused { response, error });
         }
-        match judge(&request, has_body, origin, admission).await {
-            Ok(Agreed { response, peer }) => (response, Ok((peer, upgrade))),
-            Err(refused) => (*refused.response, Err(refused.error)),
-        }
+        judge(&request, has_body, origin, admission).await
     }
 }
 
@@ -212,17 +169,4 @@ fn closing(response: Response<Bytes>) -> Response<Full<Bytes>> {
     let close = http::HeaderValue::from_static("close");
     response.headers_mut().insert(http::header::CONNECTION, close);
     response
-}
-
-fn lost(error: impl std::error::Error + Send + Sync + 'static) -> HandshakeError {
-    HandshakeError::Lost(ConnectionError::transport(error))
-}
-
-fn failure(error: hyper::Error) -> HandshakeError {
-    if error.is_parse() {
-        return HandshakeError::Protocol {
-            detail: format!("it sent no request of HTTP/1.1: {error}"),
-        };
-    }
-    lost(error)
 }

@@ -16,7 +16,7 @@ use tunnel_tcp::upgrade;
 
 use crate::{
     NAME, PROTOCOL,
-    accept::{Agreed, judge, start},
+    accept::{judge, start},
     config::WsConfig,
 };
 
@@ -179,7 +179,7 @@ impl Incoming for MountedIncoming {
             judged = judge(&asked.request, asked.has_body, origin, admission) => judged,
             () = answer.closed() => return Err(gone()),
         };
-        let Agreed { response, peer } = match judged {
+        let (response, peer) = match judged {
             Ok(agreed) => agreed,
             Err(refused) => {
                 // If it cannot be told, the client is gone.
@@ -190,7 +190,7 @@ impl Incoming for MountedIncoming {
         answer.send(response).map_err(|_| gone())?;
         let upgraded = asked.upgrade.await;
         let upgraded = upgraded.map_err(|error| HandshakeError::Lost(ConnectionError::transport(error)))?;
-        Ok(start(upgraded, peer, &config.mux))
+        Ok(start(upgrade::recover(upgraded), peer, &config.mux))
     }
 
     fn refuse(self: Box<Self>) {

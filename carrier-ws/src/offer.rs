@@ -1,11 +1,11 @@
 //! What an agent asks for, as a server reads it (RFC 6455 §4.2).
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body_util::Full;
 use tungstenite::handshake::derive_accept_key;
-use tunnel_core::{Claim, ConnectionError, HandshakeError, Rejection, Welcome};
-use tunnel_tcp::upgrade;
+use tunnel_core::{Claim, Welcome};
+use tunnel_tcp::upgrade::{self, Refused};
 
 use crate::{PROTOCOL, SUBPROTOCOL};
 
@@ -20,58 +20,6 @@ pub(crate) struct Offer {
     accept: String,
 }
 
-/// A request that is none, or that was judged, and what to answer.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) response: Box<Response<Full<Bytes>>>,
-    pub(crate) error: HandshakeError,
-}
-
-impl Refused {
-    /// An agent is told in a way that it understands.
-    pub(crate) fn rejection(rejection: Rejection) -> Self {
-        Self {
-            response: Box::new(upgrade::rejected(&rejection, PROTOCOL)),
-            error: HandshakeError::Rejected(rejection),
-        }
-    }
-
-    fn malformed(status: StatusCode, detail: &str) -> Self {
-        Self {
-            response: Box::new(upgrade::sentence(status, detail)),
-            error: HandshakeError::Protocol {
-                detail: detail.to_owned(),
-            },
-        }
-    }
-
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-        self
-    }
-}
-
-/// An ordinary request, as health checks and browsers make them.
-#[derive(Debug, thiserror::Error)]
-#[error("{method} {path} was answered with {status}: no agent")]
-pub(crate) struct NoAgent {
-    method: Method,
-    path: String,
-    status: StatusCode,
-}
-
-impl NoAgent {
-    pub(crate) fn new(request: &request::Parts, status: StatusCode) -> Self {
-        Self {
-            method: request.method.clone(),
-            path: request.uri.path().chars().take(100).collect(),
-            status,
-        }
-    }
-}
-
 /// Whether a request asks for a WebSocket at all, rightly or not.
 fn is_upgrade(headers: &HeaderMap) -> bool {
     upgrade::has_token(headers, &header::UPGRADE, PROTOCOL)
@@ -82,8 +30,7 @@ impl Offer {
     pub(crate) fn read(request: &request::Parts, has_body: bool) -> Result<Self, Refused> {
         Self::check(request, has_body).map_err(|mut refused| {
             if !is_upgrade(&request.headers) {
-                let stranger = NoAgent::new(request, refused.response.status());
-                refused.error = HandshakeError::Lost(ConnectionError::transport(stranger));
+                refused.error = upgrade::stranger(request, refused.response.status());
             }
             refused
         })
@@ -128,7 +75,7 @@ impl Offer {
         if !upgrade::items(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL) {
             return Err(bad(&format!("only the subprotocol {SUBPROTOCOL} is spoken here")));
         }
-        let claim = upgrade::claim(headers).map_err(Refused::rejection)?;
+        let claim = upgrade::claim(headers).map_err(|rejection| Refused::rejection(rejection, PROTOCOL))?;
         Ok(Self { claim, accept })
     }
 

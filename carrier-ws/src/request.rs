@@ -57,9 +57,19 @@ impl Ask {
         Ok((ask, request))
     }
 
+    /// Reads a response.
+    pub(crate) fn welcome(&self, url: &WsUrl, remote: &str, response: &response::Parts) -> Result<Welcome, DialError> {
+        if response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.explain(url, remote, response));
+        }
+        self.switched(response).map_err(|detail| DialError::Protocol {
+            remote: remote.to_owned(),
+            detail,
+        })
+    }
+
     /// Reads a response 101; an error says what is wrong with it.
-    pub(crate) fn welcome(&self, response: &response::Parts) -> Result<Welcome, String> {
-        debug_assert_eq!(response.status, StatusCode::SWITCHING_PROTOCOLS);
+    fn switched(&self, response: &response::Parts) -> Result<Welcome, String> {
         let headers = &response.headers;
         let is = |name, expected: &str| headers.get(name).is_some_and(|value| value == expected);
         if !has_token(headers, &header::UPGRADE, PROTOCOL) || !has_token(headers, &header::CONNECTION, "upgrade") {
@@ -80,13 +90,13 @@ impl Ask {
     }
 
     /// What a response means that is no upgrade.
-    pub(crate) fn explain(&self, url: &WsUrl, remote: &str, response: &response::Parts) -> DialError {
+    fn explain(&self, url: &WsUrl, remote: &str, response: &response::Parts) -> DialError {
         let asked = Asked {
             what: &format!("the WebSocket upgrade at {}", url.path()),
             protocol: PROTOCOL,
             head_length: self.head_length,
             claim_length: self.claim.length,
-            secure: (!url.is_secure()).then_some("wss://"),
+            secure: url.secure_instead(),
         };
         upgrade::response(remote, asked, response)
     }

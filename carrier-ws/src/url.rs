@@ -40,6 +40,11 @@ impl WsUrl {
         self.secure
     }
 
+    /// What a URL begins with that means TLS, if this one does not.
+    pub(crate) fn secure_instead(&self) -> Option<&'static str> {
+        (!self.secure).then_some("wss://")
+    }
+
     /// Host and port.
     #[must_use]
     pub fn server(&self) -> &HostPort {

@@ -1,11 +1,6 @@
 //! How a connection begins: an upgrade of HTTP/1.1, with claim and welcome in header fields (`docs/wire.md` §12.1).
 
 mod offer;
-mod recover;
 mod request;
 
-pub(crate) use self::{
-    offer::{Offer, Refused},
-    recover::recover,
-    request::Ask,
-};
+pub(crate) use self::{offer::Offer, request::Ask};

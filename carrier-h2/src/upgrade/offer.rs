@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body_util::Full;
-use tunnel_core::{Claim, ConnectionError, HandshakeError, Rejection, Welcome};
-use tunnel_tcp::upgrade::{claim, has_token, rejected, sentence, welcome_field};
+use tunnel_core::{Claim, Welcome};
+use tunnel_tcp::upgrade::{Refused, claim, has_token, welcome_field};
 
 use crate::PROTOCOL;
 
@@ -15,82 +15,29 @@ pub(crate) struct Offer {
     pub(crate) claim: Claim,
 }
 
-/// A request that is none, or that was judged, and what to answer.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) response: Response<Full<Bytes>>,
-    pub(crate) error: HandshakeError,
-}
-
-/// An ordinary request, as health checks and browsers make them.
-#[derive(Debug, thiserror::Error)]
-#[error("{method} {path} was answered with {status}: no agent")]
-struct NoAgent {
-    method: Method,
-    path: String,
-    status: StatusCode,
-}
-
-impl Refused {
-    /// An agent is told in a way that it understands.
-    pub(crate) fn rejection(rejection: Rejection) -> Self {
-        Self {
-            response: rejected(&rejection, PROTOCOL),
-            error: HandshakeError::Rejected(rejection),
-        }
-    }
-
-    /// Somebody else is told in words.
-    fn stranger(request: &request::Parts, status: StatusCode, text: &str) -> Self {
-        let stranger = NoAgent {
-            method: request.method.clone(),
-            path: request.uri.path().chars().take(100).collect(),
-            status,
-        };
-        Self {
-            response: sentence(status, text),
-            error: HandshakeError::Lost(ConnectionError::transport(stranger)),
-        }
-    }
-}
-
 impl Offer {
     /// Reads the head of a request to `path`.
-    pub(crate) fn read(request: &request::Parts, has_body: bool, path: &str) -> Result<Self, Box<Refused>> {
+    pub(crate) fn read(request: &request::Parts, has_body: bool, path: &str) -> Result<Self, Refused> {
         let headers = &request.headers;
         if request.uri.path() != path {
-            return Err(Box::new(Refused::stranger(
-                request,
-                StatusCode::NOT_FOUND,
-                "nothing here",
-            )));
+            return Err(Refused::stranger(request, StatusCode::NOT_FOUND, "nothing here"));
         }
         if request.method != Method::GET {
             let text = "the tunnel begins with GET";
-            let mut refused = Refused::stranger(request, StatusCode::METHOD_NOT_ALLOWED, text);
-            let headers = refused.response.headers_mut();
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
-            return Err(refused.into());
+            return Err(Refused::stranger(request, StatusCode::METHOD_NOT_ALLOWED, text).with(header::ALLOW, "GET"));
         }
         let asks = has_token(headers, &header::UPGRADE, PROTOCOL) && has_token(headers, &header::CONNECTION, "upgrade");
         if request.version != Version::HTTP_11 || !asks {
             let text = "a tunnel-server: agents connect here by an upgrade to tunnel-h2";
-            let mut refused = Refused::stranger(request, StatusCode::UPGRADE_REQUIRED, text);
-            let headers = refused.response.headers_mut();
-            headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade, close"));
-            return Err(refused.into());
+            return Err(Refused::stranger(request, StatusCode::UPGRADE_REQUIRED, text)
+                .with(header::UPGRADE, PROTOCOL)
+                .with(header::CONNECTION, "upgrade, close"));
         }
         if has_body {
             let detail = "the upgrade comes without a body";
-            return Err(Box::new(Refused {
-                response: sentence(StatusCode::BAD_REQUEST, detail),
-                error: HandshakeError::Protocol {
-                    detail: detail.to_owned(),
-                },
-            }));
+            return Err(Refused::malformed(StatusCode::BAD_REQUEST, detail));
         }
-        let claim = claim(headers).map_err(|rejection| Box::new(Refused::rejection(rejection)))?;
+        let claim = claim(headers).map_err(|rejection| Refused::rejection(rejection, PROTOCOL))?;
         Ok(Self { claim })
     }
 
@@ -111,7 +58,7 @@ mod tests {
     use super::*;
     use http::Request;
 
-    fn read(request: Request<()>) -> Box<Refused> {
+    fn read(request: Request<()>) -> Refused {
         Offer::read(&request.into_parts().0, false, "/tunnel").unwrap_err()
     }
 

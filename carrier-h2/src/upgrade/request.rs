@@ -8,9 +8,6 @@ use tunnel_tcp::upgrade::{Asked, ClaimFields, has_token, response, welcome};
 
 use crate::{PROTOCOL, config::H2Config};
 
-/// What URLs begin with that mean TLS.
-const SECURE: &str = "h2://";
-
 /// An upgrade that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Ask {
@@ -18,14 +15,15 @@ pub(crate) struct Ask {
     what: String,
     claim_length: usize,
     head_length: usize,
-    is_secure: bool,
+    /// What a URL begins with that means TLS, if it is asked without.
+    secure: Option<&'static str>,
 }
 
 impl Ask {
     /// Makes a request, and what is needed to understand its answer.
     pub(crate) fn new(
         server: &HostPort,
-        is_secure: bool,
+        secure: Option<&'static str>,
         config: &H2Config,
         claim: &Claim,
     ) -> Result<(Self, Request<Empty<Bytes>>), DialError> {
@@ -48,7 +46,7 @@ impl Ask {
             what: format!("the upgrade to {PROTOCOL} at {}", config.path),
             claim_length: claim.length,
             head_length: fields.sum::<usize>() + config.path.as_str().len(),
-            is_secure,
+            secure,
         };
         Ok((ask, request))
     }
@@ -61,7 +59,7 @@ impl Ask {
                 protocol: PROTOCOL,
                 head_length: self.head_length,
                 claim_length: self.claim_length,
-                secure: (!self.is_secure).then_some(SECURE),
+                secure: self.secure,
             };
             return Err(response(remote, asked, head));
         }

@@ -1,9 +1,9 @@
 //! How a server says no in HTTP.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 use http_body_util::Full;
-use tunnel_core::{CloseCode, Rejection};
+use tunnel_core::{CloseCode, ConnectionError, HandshakeError, Rejection};
 
 use super::fields::{REJECTION, encode};
 
@@ -60,6 +60,74 @@ pub fn sentence(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     );
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// A request that is no upgrade to the tunnel, or an upgrade that was judged.
+#[derive(Debug)]
+pub struct Refused {
+    /// What to answer.
+    pub response: Box<Response<Full<Bytes>>>,
+    /// What the handshake ends with.
+    pub error: HandshakeError,
+}
+
+impl Refused {
+    /// An agent is told in a way that it understands. `protocol` is what it upgrades to.
+    #[must_use]
+    pub fn rejection(rejection: Rejection, protocol: &'static str) -> Self {
+        Self {
+            response: Box::new(rejected(&rejection, protocol)),
+            error: HandshakeError::Rejected(rejection),
+        }
+    }
+
+    /// Something that asks for the tunnel in a wrong way is told in words.
+    #[must_use]
+    pub fn malformed(status: StatusCode, detail: &str) -> Self {
+        Self {
+            response: Box::new(sentence(status, detail)),
+            error: HandshakeError::Protocol {
+                detail: detail.to_owned(),
+            },
+        }
+    }
+
+    /// Somebody who is no agent is told in words.
+    #[must_use]
+    pub fn stranger(request: &request::Parts, status: StatusCode, text: &str) -> Self {
+        Self {
+            response: Box::new(sentence(status, text)),
+            error: stranger(request, status),
+        }
+    }
+
+    /// The same with another header field.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+        self
+    }
+}
+
+/// An ordinary request, as health checks and browsers make them.
+#[derive(Debug, thiserror::Error)]
+#[error("{method} {path} was answered with {status}: no agent")]
+struct NoAgent {
+    method: Method,
+    path: String,
+    status: StatusCode,
+}
+
+/// What the handshake of somebody ends with who is no agent, and was answered with `status`.
+#[must_use]
+pub fn stranger(request: &request::Parts, status: StatusCode) -> HandshakeError {
+    HandshakeError::Lost(ConnectionError::transport(NoAgent {
+        method: request.method.clone(),
+        path: request.uri.path().chars().take(100).collect(),
+        status,
+    }))
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tunnel_tcp::BoxIo;
 
-/// The pipe itself where its type is known, so that nothing is between it and the link, and what hyper has read beyond
-/// the upgrade.
-pub(crate) fn recover(upgraded: Upgraded) -> (BoxIo, Bytes) {
+use crate::BoxIo;
+
+/// The pipe itself where its type is known ([`BoxIo`] or [`TcpStream`]), so that nothing is between it and what is spoken
+/// after the upgrade; and what hyper has read beyond the upgrade.
+#[must_use]
+pub fn recover(upgraded: Upgraded) -> (BoxIo, Bytes) {
     let upgraded = match upgraded.downcast::<TokioIo<BoxIo>>() {
         Ok(parts) => return (parts.io.into_inner(), parts.read_buf),
         Err(upgraded) => upgraded,
