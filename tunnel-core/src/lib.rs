@@ -7,12 +7,14 @@
 //!
 //! It re-exports `tunnel-proto` as [`proto`] and its vocabulary at the root.
 
+mod accept;
 pub mod admission;
 pub mod agent;
 pub mod carrier;
 pub mod dial;
 pub mod error;
 pub mod inbound;
+mod keep;
 pub mod mux;
 pub mod opener;
 pub mod policy;
@@ -29,9 +31,11 @@ pub use tunnel_proto::{
     RefusalKind, Rejection, Secret, ServerId, StreamCode, StreamHead, StreamLimits, Target, Text, Welcome,
 };
 
+pub use accept::{AcceptConfig, NoPlace, Place, Places};
 pub use admission::{AuthError, Authenticator, NoToken, Require, TokenAuthenticator};
 pub use agent::{
-    Agent, AgentBuilder, AgentConfig, AgentMetrics, AgentOpenError, AgentStatus, CredentialSource, RunningAgent,
+    Agent, AgentBuilder, AgentConfig, AgentMetrics, AgentOpenError, AgentStatus, Callers, CredentialSource,
+    RunningAgent,
 };
 pub use carrier::{
     Admission, Admitted, Arrival, Backpressure, Capabilities, Carrier, Confirmation, Connection, ConnectionStats,
@@ -43,5 +47,5 @@ pub use inbound::InboundHandler;
 pub use opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector};
 pub use policy::{AgentPolicy, AgentPolicyConfig, Policy, PolicyConfig};
 pub use relay::{Counters, End, Meter, Party, Relay, RelayOptions, RelayReport, Socket, relay};
-pub use server::{AcceptConfig, NoPlace, Place, Places, Server, ServerBuilder, ServerConfig, ServerMetrics};
+pub use server::{Server, ServerBuilder, ServerConfig, ServerMetrics};
 pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};

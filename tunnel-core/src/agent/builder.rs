@@ -11,16 +11,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel_proto::{AgentId, Claim, Generation, Labels, Text};
 
 use super::{
-    Agent, AgentConfig, AgentMetrics, CredentialSource, Inner, InvalidAgentConfig, entry::Entry, forward::Forward,
-    targets::Targets,
+    Agent, AgentConfig, AgentMetrics, Callers, CredentialSource, Inner, InvalidAgentConfig, entry::Entry,
+    forward::Forward, listen::Port, targets::Targets,
 };
-use crate::{carrier::Carrier, dial::TargetDialer, inbound::InboundHandler, policy::AgentPolicy};
+use crate::{
+    accept::Gate,
+    carrier::{Carrier, Listener},
+    dial::TargetDialer,
+    inbound::InboundHandler,
+    policy::AgentPolicy,
+};
 
 /// Puts an [`Agent`] together.
 pub struct AgentBuilder {
     claim: Claim,
     credential: Option<CredentialSource>,
     servers: Vec<Vec<Arc<dyn Carrier>>>,
+    listeners: Vec<(Box<dyn Listener>, Callers)>,
     policy: Arc<AgentPolicy>,
     dialer: TargetDialer,
     handler: Option<Arc<dyn InboundHandler>>,
@@ -37,6 +44,7 @@ impl AgentBuilder {
             claim,
             credential: None,
             servers: Vec::new(),
+            listeners: Vec::new(),
             policy: Arc::default(),
             dialer: TargetDialer::default(),
             handler: None,
@@ -82,6 +90,14 @@ impl AgentBuilder {
         self
     }
 
+    /// Adds a listener, by which others connect to the agent and open streams as a server does; `callers` says who may.
+    /// An agent with listeners needs no server.
+    #[must_use]
+    pub fn listener(mut self, listener: Box<dyn Listener>, callers: Callers) -> Self {
+        self.listeners.push((listener, callers));
+        self
+    }
+
     /// Says which targets the agent dials. Default: all but the special ones, see [`AgentPolicy`].
     #[must_use]
     pub fn policy(mut self, policy: Arc<AgentPolicy>) -> Self {
@@ -111,16 +127,24 @@ impl AgentBuilder {
         self
     }
 
-    /// Makes the agent, which connects once it is started.
+    /// Makes the agent, which connects and takes connections in once it is started.
     pub fn build(self) -> Result<Agent, InvalidAgentConfig> {
         let config = self.config;
         config.validate()?;
-        if self.servers.is_empty() {
+        if self.servers.is_empty() && self.listeners.is_empty() {
             return Err(InvalidAgentConfig::NoServer);
         }
         if let Some(at) = self.servers.iter().position(Vec::is_empty) {
             return Err(InvalidAgentConfig::NoCarrier(at + 1));
         }
+        let mut listeners = Vec::with_capacity(self.listeners.len());
+        for (listener, callers) in self.listeners {
+            let carrier = listener.name();
+            let addr = listener.local_addr();
+            let addr = addr.map_err(|source| InvalidAgentConfig::Listener { carrier, source })?;
+            listeners.push((Arc::new(Port::new(carrier, addr, callers)), listener));
+        }
+        let ports = listeners.iter().map(|(port, _)| Arc::clone(port)).collect();
         let metrics = AgentMetrics::default();
         let targets = Arc::new(Targets::new(self.policy));
         let forward = || {
@@ -131,11 +155,14 @@ impl AgentBuilder {
                 metrics.clone(),
             )) as _
         };
-        Ok(Agent(Arc::new(Inner {
+        let inner = Inner {
             claim: self.claim,
             credential: self.credential,
             handler: self.handler.unwrap_or_else(forward),
             pending: Arc::new(Semaphore::new(config.max_pending_dials as usize)),
+            accepted: Semaphore::new(config.max_accepted as usize),
+            gate: Gate::new(&config.accept, None, metrics.accept.clone()),
+            ports,
             config,
             targets,
             metrics,
@@ -148,7 +175,11 @@ impl AgentBuilder {
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-        })))
+        };
+        Ok(Agent {
+            inner: Arc::new(inner),
+            listeners,
+        })
     }
 }
 
@@ -157,6 +188,7 @@ impl fmt::Debug for AgentBuilder {
         f.debug_struct("AgentBuilder")
             .field("claim", &self.claim)
             .field("servers", &self.servers)
+            .field("listeners", &self.listeners)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

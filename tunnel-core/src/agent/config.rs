@@ -1,8 +1,8 @@
 //! What can be set about an agent.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use super::BackoffConfig;
+use crate::{accept::AcceptConfig, keep::BackoffConfig};
 
 /// What can be set about an agent; [`Default`] is meant to fit most.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,11 @@ pub struct AgentConfig {
     pub idle_timeout: Option<Duration>,
     /// When a server is dialled again.
     pub backoff: BackoffConfig,
+    /// How many connections that came by listeners there may be at once; more are closed after their handshake. Default
+    /// 1,024.
+    pub max_accepted: u32,
+    /// How connections are taken in by listeners.
+    pub accept: AcceptConfig,
 }
 
 impl Default for AgentConfig {
@@ -31,23 +36,33 @@ impl Default for AgentConfig {
             max_pending_dials: 1024,
             idle_timeout: None,
             backoff: BackoffConfig::default(),
+            max_accepted: 1024,
+            accept: AcceptConfig::default(),
         }
     }
 }
 
 /// An agent that cannot work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidAgentConfig {
     /// A setting must be more than zero.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
-    /// There is no server to connect to.
-    #[error("an agent needs at least one server")]
+    /// There is neither a server to connect to nor a listener, so that nobody could open a stream.
+    #[error("an agent needs at least one server or listener")]
     NoServer,
     /// There is no way to reach a server.
     #[error("server {0} has no carrier")]
     NoCarrier(usize),
+    /// A listener does not know its address.
+    #[error("the address of the {carrier} listener is not known")]
+    Listener {
+        /// By which carrier it listens.
+        carrier: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 impl AgentConfig {
@@ -59,8 +74,9 @@ impl AgentConfig {
             ("idle_timeout", self.idle_timeout.is_some_and(|limit| limit.is_zero())),
             ("backoff.base", self.backoff.base.is_zero()),
             ("backoff.cap", self.backoff.cap.is_zero()),
+            ("max_accepted", self.max_accepted == 0),
         ];
-        match settings.into_iter().find(|(_, zero)| *zero) {
+        match settings.into_iter().chain(self.accept.zeros()).find(|(_, zero)| *zero) {
             Some((name, _)) => Err(InvalidAgentConfig::Zero(name)),
             None => Ok(()),
         }

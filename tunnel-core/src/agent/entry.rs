@@ -1,48 +1,27 @@
 //! One configured server: how it is reached, and how the agent stands with it.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tunnel_proto::ServerId;
 
-use super::status::{LastError, ServerState, ServerStatus};
-use crate::carrier::{Carrier, Connection};
+use super::status::{ServerState, ServerStatus};
+use crate::{
+    carrier::Carrier,
+    keep::{Current, Phase, Standing},
+};
 
 /// One configured server.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Best first.
     pub(super) carriers: Vec<Arc<dyn Carrier>>,
-    /// Cuts a wait short.
-    pub(super) redial: Notify,
+    pub(super) standing: Standing,
     /// How many connections with it are served.
     served: AtomicUsize,
-    standing: Mutex<Standing>,
-}
-
-#[derive(Debug)]
-struct Standing {
-    phase: Phase,
-    last_error: Option<(Instant, String)>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum Phase {
-    Connecting,
-    Connected(Arc<Current>),
-    Waiting { until: Instant },
-    Ended,
-}
-
-/// The connection on which new streams are opened.
-#[derive(Debug)]
-pub(super) struct Current {
-    pub(super) connection: Arc<dyn Connection>,
-    pub(super) remote: String,
-    pub(super) since: Instant,
 }
 
 impl Current {
@@ -56,31 +35,8 @@ impl Entry {
     pub(super) fn new(carriers: Vec<Arc<dyn Carrier>>) -> Self {
         Self {
             carriers,
-            redial: Notify::new(),
+            standing: Standing::new(),
             served: AtomicUsize::new(0),
-            standing: Mutex::new(Standing {
-                phase: Phase::Connecting,
-                last_error: None,
-            }),
-        }
-    }
-
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set(&self, phase: Phase) {
-        self.standing().phase = phase;
-    }
-
-    pub(super) fn set_error(&self, now: Instant, text: String) {
-        self.standing().last_error = Some((now, text));
-    }
-
-    pub(super) fn current(&self) -> Option<Arc<Current>> {
-        match &self.standing().phase {
-            Phase::Connected(current) => Some(Arc::clone(current)),
-            Phase::Connecting | Phase::Waiting { .. } | Phase::Ended => None,
         }
     }
 
@@ -91,8 +47,8 @@ impl Entry {
     }
 
     pub(super) fn status(&self, now: Instant) -> ServerStatus {
-        let standing = self.standing();
-        let state = match &standing.phase {
+        let (phase, last_error) = self.standing.get(now);
+        let state = match &phase {
             Phase::Connecting => ServerState::Connecting,
             Phase::Connected(current) => match current.server() {
                 Some(server) => ServerState::Connected {
@@ -109,11 +65,6 @@ impl Entry {
             },
             Phase::Ended => ServerState::Ended,
         };
-        let last_error = standing.last_error.as_ref().map(|(at, text)| LastError {
-            text: text.clone(),
-            ago: now.saturating_duration_since(*at),
-        });
-        drop(standing);
         let current = usize::from(matches!(state, ServerState::Connected { .. }));
         ServerStatus {
             remotes: self.carriers.iter().map(|carrier| carrier.remote()).collect(),

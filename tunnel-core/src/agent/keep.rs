@@ -1,104 +1,59 @@
 //! Keeps one server connected.
 
-use std::{future::ready, sync::Arc};
+use std::sync::Arc;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use tunnel_proto::Claim;
 
 use super::{
     Inner,
-    backoff::{Backoff, Failure},
-    entry::{Current, Entry, Phase},
+    entry::Entry,
     metrics::{CarrierLabels, CauseLabels},
-    report::{Chain, Novelty},
     serve,
 };
 use crate::{
     carrier::{Carrier, Connection},
-    error::{ConnectionError, DialError},
-    time::after,
+    error::DialError,
+    keep::{self, Chain, Current, Failure, NotConnected, Phase, Remote, Standing},
 };
 
 /// Keeps one server connected until the agent drains or ends.
 pub(super) async fn run(agent: Arc<Inner>, entry: Arc<Entry>) {
+    let server = Server { agent, entry };
+    let agent = &server.agent;
     tokio::select! {
         // Before the agent's own drain is taken for the server's.
         biased;
-        () = agent.leaving() => {}
-        () = agent.stop.cancelled() => {}
-        () = keep(&agent, &entry) => {}
+        () = agent.closing() => {}
+        never = keep::keep(&server, agent.config.backoff) => match never {},
     }
-    agent.set_phase(&entry, Phase::Ended);
+    server.set(Phase::Ended);
 }
 
-async fn keep(agent: &Arc<Inner>, entry: &Arc<Entry>) {
-    let mut backoff = Backoff::new(agent.config.backoff, fastrand::Rng::new());
-    let mut novelty = Novelty::default();
-    loop {
-        agent.set_phase(entry, Phase::Connecting);
-        // Made before the attempt: what changes meanwhile may come too late for it.
-        let mut redial = entry.redial.notified();
-        let wait = match connect(agent, entry).await {
-            Ok((carrier, connection)) => {
-                novelty.clear();
-                let current = agent.connected(entry, &*carrier, connection);
-                let cause = until_lost(&*current.connection).await;
-                redial = entry.redial.notified();
-                let now = Instant::now();
-                let wait = backoff.lost(
-                    now,
-                    now.saturating_duration_since(current.since),
-                    cause.as_ref().map_or(Failure::PLAIN, Failure::from),
-                );
-                let remote = &current.remote;
-                match cause {
-                    Some(cause) => {
-                        let text = Chain(&cause).to_string();
-                        warn!("connection with {remote} lost: {text}; connecting again in {wait:.0?}");
-                        entry.set_error(now, text);
-                    }
-                    None => info!("{remote} is draining; connecting anew in {wait:.0?}, open streams go on"),
-                }
-                wait
-            }
-            Err(NotConnected { failure, text }) => {
-                let now = Instant::now();
-                let wait = backoff.failed(now, failure);
-                if novelty.is_news(&text, now) {
-                    warn!("not connected: {text}; trying again in {wait:.0?}");
-                } else {
-                    debug!("not connected: {text}; trying again in {wait:.0?}");
-                }
-                entry.set_error(now, text);
-                wait
-            }
-        };
-        let until = after(Instant::now(), wait);
-        agent.set_phase(entry, Phase::Waiting { until });
-        tokio::select! {
-            () = sleep_until(until) => {}
-            () = redial => {}
-        }
-    }
+/// One configured server, as its agent keeps it.
+struct Server {
+    agent: Arc<Inner>,
+    entry: Arc<Entry>,
 }
 
-/// Waits until a connection takes no new streams any more; gives the cause if it has ended.
-async fn until_lost(connection: &dyn Connection) -> Option<ConnectionError> {
-    connection.draining().await;
-    // It may drain because it has ended.
-    tokio::select! {
-        biased;
-        cause = connection.closed() => Some(cause),
-        () = ready(()) => None,
+impl Remote for Server {
+    fn name(&self) -> String {
+        String::new()
     }
-}
 
-/// Why an attempt to connect came to nothing.
-struct NotConnected {
-    failure: Failure,
-    /// What went wrong with each carrier.
-    text: String,
+    fn standing(&self) -> &Standing {
+        &self.entry.standing
+    }
+
+    fn set(&self, phase: Phase) {
+        self.agent.set_phase(&self.entry, phase);
+    }
+
+    async fn connect(&self) -> Result<Arc<Current>, NotConnected> {
+        let (agent, entry) = (&self.agent, &self.entry);
+        let (carrier, connection) = connect(agent, entry).await?;
+        Ok(agent.connected(entry, &*carrier, connection))
+    }
 }
 
 /// Dials a server by its carriers, best first.
@@ -155,14 +110,7 @@ async fn dial(
         .connect_attempts
         .get_or_create(&CarrierLabels { carrier: name })
         .inc();
-    let deadline = after(Instant::now(), limit);
-    // The carrier knows best why it takes so long, but is not relied upon to keep the deadline.
-    let dialled = match timeout_at(deadline, carrier.dial(claim, deadline)).await {
-        Ok(dialled) => dialled,
-        Err(_elapsed) => Err(DialError::TimedOut {
-            remote: carrier.remote(),
-        }),
-    };
+    let dialled = keep::dial(carrier, claim, limit).await;
     let dialled = dialled.and_then(|connection| match connection.peer().welcome() {
         Some(_) => Ok(connection),
         None => Err(DialError::Protocol {
@@ -193,12 +141,7 @@ impl Inner {
         carrier: &dyn Carrier,
         connection: Arc<dyn Connection>,
     ) -> Arc<Current> {
-        let remote = carrier.remote();
-        let current = Arc::new(Current {
-            connection: Arc::clone(&connection),
-            remote,
-            since: Instant::now(),
-        });
+        let current = Current::new(Arc::clone(&connection), carrier.remote());
         let remote = &current.remote;
         if let Some(server) = current.server() {
             info!("connected with server {server} at {remote}");

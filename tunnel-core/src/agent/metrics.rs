@@ -6,6 +6,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::accept::AcceptMetrics;
+pub(super) use crate::accept::CarrierLabels;
+
 /// What an agent counts. Clones share their figures.
 #[derive(Clone, Debug)]
 pub struct AgentMetrics {
@@ -14,6 +17,7 @@ pub struct AgentMetrics {
     pub(super) connections_ended: Family<EndLabels, Counter>,
     pub(super) connect_attempts: Family<CarrierLabels, Counter>,
     pub(super) connect_failures: Family<CauseLabels, Counter>,
+    pub(super) accept: AcceptMetrics,
     pub(super) streams_open: Family<OpenerLabels, Gauge>,
     pub(super) streams: Family<OpenerLabels, Counter>,
     pub(super) streams_abandoned: Counter,
@@ -21,11 +25,6 @@ pub struct AgentMetrics {
     pub(super) bytes: Family<DirectionLabels, Counter>,
     pub(super) dials_pending: Gauge,
     pub(super) dial_duration: Family<ResultLabels, Histogram>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct CarrierLabels {
-    pub(super) carrier: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,6 +73,7 @@ impl Default for AgentMetrics {
             connections_ended: Family::default(),
             connect_attempts: Family::default(),
             connect_failures: Family::default(),
+            accept: AcceptMetrics::default(),
             streams_open: Family::default(),
             streams: Family::default(),
             streams_abandoned: Counter::default(),
@@ -121,6 +121,7 @@ impl AgentMetrics {
              server's rejection",
             self.connect_failures.clone(),
         );
+        self.accept.register(all);
         all.register(
             "streams_open",
             "Streams open at the moment, by who opened them",

@@ -1,14 +1,13 @@
 //! The agent: connects to servers and takes the streams that they open.
 
-mod backoff;
 mod builder;
 mod config;
 mod credential;
 mod entry;
 mod forward;
 mod keep;
+mod listen;
 mod metrics;
-mod report;
 mod serve;
 mod status;
 mod streams;
@@ -28,24 +27,34 @@ use tracing::info;
 use tunnel_proto::{AgentId, Claim, ServerId, StreamHead};
 
 pub use self::{
-    backoff::{Backoff, BackoffConfig, Failure},
     builder::AgentBuilder,
     config::{AgentConfig, InvalidAgentConfig},
     credential::CredentialSource,
+    listen::Callers,
     metrics::AgentMetrics,
-    status::{AgentStatus, LastError, ServerState, ServerStatus},
+    status::{AgentStatus, ListenerStatus, ServerState, ServerStatus},
 };
-use self::{
-    entry::{Entry, Phase},
-    targets::Targets,
+use self::{entry::Entry, listen::Port, targets::Targets};
+pub use crate::keep::{Backoff, BackoffConfig, Failure, LastError};
+use crate::{
+    accept::Gate,
+    carrier::{Connection, Listener},
+    error::OpenError,
+    inbound::InboundHandler,
+    keep::Phase,
+    policy::AgentPolicy,
+    stream::Duplex,
 };
-use crate::{carrier::Connection, error::OpenError, inbound::InboundHandler, policy::AgentPolicy, stream::Duplex};
 
 /// An agent that has not been started.
 ///
 /// It keeps a connection with each of its servers: dials again when one is lost, first quickly, then with
-/// [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one finishes its streams.
-pub struct Agent(Arc<Inner>);
+/// [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one finishes its streams. By
+/// its listeners, if it has any, it takes connections in.
+pub struct Agent {
+    inner: Arc<Inner>,
+    listeners: Vec<(Arc<Port>, Box<dyn Listener>)>,
+}
 
 /// An agent at work. Clones are the same agent.
 ///
@@ -64,6 +73,10 @@ struct Inner {
     handler: Arc<dyn InboundHandler>,
     /// For streams that wait for their answer.
     pending: Arc<Semaphore>,
+    /// For connections that came by listeners.
+    accepted: Semaphore,
+    gate: Gate,
+    ports: Vec<Arc<Port>>,
     config: AgentConfig,
     targets: Arc<Targets>,
     metrics: AgentMetrics,
@@ -99,9 +112,12 @@ impl Agent {
     /// Starts to connect, in tasks of its own. Must be called in a tokio runtime.
     #[must_use = "the agent ends when this is dropped"]
     pub fn start(self) -> RunningAgent {
-        let inner = self.0;
+        let Self { inner, listeners } = self;
         for entry in &inner.entries {
             inner.tasks.spawn(keep::run(Arc::clone(&inner), Arc::clone(entry)));
+        }
+        for (port, listener) in listeners {
+            inner.tasks.spawn(listen::run(Arc::clone(&inner), port, listener));
         }
         RunningAgent {
             _stop_with_last: Arc::new(inner.stop.clone().drop_guard()),
@@ -156,7 +172,7 @@ impl RunningAgent {
     /// Dropping the future gives up the stream.
     pub async fn open(&self, head: StreamHead) -> Result<Duplex, AgentOpenError> {
         let mut last = AgentOpenError::NotConnected;
-        for current in self.inner.entries.iter().filter_map(|entry| entry.current()) {
+        for current in self.inner.entries.iter().filter_map(|entry| entry.standing.current()) {
             match current.connection.open(head.clone()).await {
                 Ok(stream) => return Ok(streams::counted(&self.inner.metrics, "agent", stream)),
                 Err(OpenError::Draining) => last = AgentOpenError::Open(OpenError::Draining),
@@ -170,7 +186,7 @@ impl RunningAgent {
     /// choose the server themselves; what they open is not counted.
     #[must_use]
     pub fn connections(&self) -> Vec<Arc<dyn Connection>> {
-        let current = self.inner.entries.iter().filter_map(|entry| entry.current());
+        let current = self.inner.entries.iter().filter_map(|entry| entry.standing.current());
         current.map(|current| Arc::clone(&current.connection)).collect()
     }
 
@@ -180,7 +196,7 @@ impl RunningAgent {
         self.inner
             .entries
             .iter()
-            .for_each(|entry| entry.redial.notify_waiters());
+            .for_each(|entry| entry.standing.redial.notify_waiters());
     }
 
     /// The policy in force.
@@ -196,7 +212,8 @@ impl RunningAgent {
         info!(streams, "policy changed; what it no longer allows was ended");
     }
 
-    /// Connects no more and tells the servers to open no more streams; those that are open go on. It cannot be undone.
+    /// Connects no more, closes the listeners, and tells whoever is connected to open no more streams; those that are open
+    /// go on. It cannot be undone.
     pub fn drain(&self) {
         if !self.inner.draining.send_replace(true) {
             info!(streams = self.inner.metrics.open_streams(), "draining");
@@ -242,12 +259,24 @@ impl Inner {
         let _ = self.draining.subscribe().wait_for(|&draining| draining).await;
     }
 
+    /// Waits until the agent makes and takes no more connections.
+    async fn closing(&self) {
+        tokio::select! {
+            () = self.leaving() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
     fn set_phase(&self, entry: &Entry, phase: Phase) {
-        entry.set(phase);
+        entry.standing.set(phase);
         // Counted under the lock of the watch, so that the last to change something has the last word.
         self.connected.send_if_modified(|connected| {
             let before = *connected;
-            *connected = self.entries.iter().filter(|entry| entry.current().is_some()).count();
+            *connected = self
+                .entries
+                .iter()
+                .filter(|entry| entry.standing.current().is_some())
+                .count();
             *connected != before
         });
     }
@@ -255,7 +284,7 @@ impl Inner {
     /// The remote of another entry that is connected with the same server.
     fn twin(&self, entry: &Arc<Entry>, server: &ServerId) -> Option<String> {
         let others = self.entries.iter().filter(|other| !Arc::ptr_eq(other, entry));
-        let mut connected = others.filter_map(|other| other.current());
+        let mut connected = others.filter_map(|other| other.standing.current());
         let twin = connected.find(|current| current.server() == Some(server))?;
         Some(twin.remote.clone())
     }
@@ -274,13 +303,14 @@ impl Inner {
             generation: self.claim.generation,
             draining: *self.draining.borrow(),
             servers,
+            listeners: self.ports.iter().map(|port| port.status()).collect(),
         }
     }
 }
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 
@@ -295,6 +325,7 @@ impl fmt::Debug for Inner {
         f.debug_struct("Agent")
             .field("id", &self.claim.agent)
             .field("servers", &self.entries.len())
+            .field("listeners", &self.ports.len())
             .field("connected", &*self.connected.borrow())
             .field("draining", &*self.draining.borrow())
             .finish_non_exhaustive()

@@ -11,21 +11,21 @@ use tunnel_proto::{CloseCode, Refusal, RefusalKind};
 
 use super::{
     Inner,
-    entry::Served,
     metrics::{CarrierLabels, EndLabels},
-    report::Chain,
     streams::{Pending, refuse},
 };
 use crate::{
     carrier::{Connection, Inbound},
     error::{ConnectionError, Initiator},
+    keep::Chain,
 };
 
 /// How long a carrier may take to say that a connection has ended which this side closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Serves a connection to its end.
-pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, served: Served) {
+/// Serves a connection to its end, and the streams to theirs; gives the cause of the connection's. `served` is dropped
+/// when the connection has ended.
+pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, served: impl Send) -> ConnectionError {
     let carrier = connection.peer().carrier;
     let labels = CarrierLabels { carrier };
     agent.metrics.connections_made.get_or_create(&labels).inc();
@@ -49,6 +49,7 @@ pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, serv
         () = agent.stop.cancelled() => streams.shutdown().await,
         () = async { while let Some(ended) = streams.join_next().await { note_panic(ended); } } => {}
     }
+    cause
 }
 
 /// How a connection has ended.

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use tunnel_proto::{AgentId, Generation, ServerId};
 
+use crate::keep::LastError;
+
 /// How an agent is at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -16,6 +18,20 @@ pub struct AgentStatus {
     pub draining: bool,
     /// Its servers, as they were configured.
     pub servers: Vec<ServerStatus>,
+    /// Its listeners, as they were configured.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// How one of an agent's listeners is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListenerStatus {
+    /// By which carrier.
+    pub carrier: &'static str,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// How many connections that came by it are served.
+    pub connections: usize,
 }
 
 /// How an agent stands with one of its servers.
@@ -73,14 +89,4 @@ pub enum ServerState {
     },
     /// The agent does not try any more, because it is draining or has ended.
     Ended,
-}
-
-/// Something that went wrong.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LastError {
-    /// What, with its causes.
-    pub text: String,
-    /// How long ago.
-    pub ago: Duration,
 }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tunnel_proto::CloseCode;
+use tunnel_proto::{AgentId, CloseCode};
 
 use crate::{
     carrier::{Connection, ConnectionStats},
@@ -28,6 +28,7 @@ const SUSPECT_FOR: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct LiveConnection {
     id: u64,
+    agent: AgentId,
     connection: Arc<dyn Connection>,
     since: Instant,
     /// Streams open, and dials that wait for their answer, in both directions.
@@ -55,9 +56,10 @@ pub struct Load {
 }
 
 impl LiveConnection {
-    pub(super) fn new(id: u64, connection: Arc<dyn Connection>) -> Self {
+    pub(super) fn new(id: u64, agent: AgentId, connection: Arc<dyn Connection>) -> Self {
         Self {
             id,
+            agent,
             connection,
             since: Instant::now(),
             in_flight: AtomicU64::new(0),
@@ -73,6 +75,12 @@ impl LiveConnection {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The name of the session that it belongs to.
+    #[must_use]
+    pub fn agent(&self) -> &AgentId {
+        &self.agent
     }
 
     /// The carrier's name.

@@ -49,6 +49,20 @@ pub(crate) struct Registry {
     next_id: AtomicU64,
 }
 
+/// Who made a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// An agent, which dialled it and has claimed to be somebody.
+    Agent,
+    /// This server, which was told whom it dials and has verified that.
+    Upstream,
+}
+
+/// The name is that of an upstream already.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are two upstreams named {0}")]
+pub struct DuplicateUpstream(pub AgentId);
+
 /// A connection that joined a session.
 #[derive(Debug)]
 pub(crate) struct Joined {
@@ -78,20 +92,33 @@ impl Registry {
     /// Whether a connection with this identity and claim could join now. Time may pass between the welcome and
     /// [`join`](Self::join), which asks again.
     pub(crate) fn check(&self, identity: &Identity, claim: &Claim) -> Result<(), Rejection> {
-        self.judge(&self.view.load(), identity, claim)
+        self.judge(&self.view.load(), identity, claim, Origin::Agent)
     }
 
-    /// Adds an agent's connection: to its session, to a new one, or to one that takes over from an older generation.
-    pub(crate) fn join(&self, connection: Arc<dyn Connection>) -> Result<Joined, Rejection> {
+    /// Keeps a name for an upstream, so that no agent can have it from now on. Gives the connections of an agent that
+    /// had it, which are out of the registry and wait to be closed.
+    pub(crate) fn reserve(&self, upstream: &AgentId) -> Result<Vec<Arc<LiveConnection>>, DuplicateUpstream> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.load();
+        if view.is_upstream(upstream) {
+            return Err(DuplicateUpstream(upstream.clone()));
+        }
+        let displaced = view.get(upstream).map(|session| session.connections().to_vec());
+        self.replace(view.with_upstream(upstream));
+        Ok(displaced.unwrap_or_default())
+    }
+
+    /// Adds a connection: to its agent's session, to a new one, or to one that takes over from an older generation.
+    pub(crate) fn join(&self, connection: Arc<dyn Connection>, origin: Origin) -> Result<Joined, Rejection> {
         let peer = connection.peer();
         let Some(claim) = peer.claim() else {
             return Err(Rejection::new(CloseCode::INTERNAL, "the peer is not an agent"));
         };
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let view = self.view.load();
-        self.judge(&view, &peer.identity, claim)?;
+        self.judge(&view, &peer.identity, claim, origin)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let live = Arc::new(LiveConnection::new(id, Arc::clone(&connection)));
+        let live = Arc::new(LiveConnection::new(id, claim.agent.clone(), Arc::clone(&connection)));
         let (session, replaced) = match view.get(&claim.agent) {
             Some(session) if session.generation() == claim.generation => (session.with(&live), Vec::new()),
             Some(session) => (Session::new(peer, claim, &live), session.connections().to_vec()),
@@ -142,7 +169,7 @@ impl Registry {
         self.changed.send_replace(());
     }
 
-    fn judge(&self, view: &View, identity: &Identity, claim: &Claim) -> Result<(), Rejection> {
+    fn judge(&self, view: &View, identity: &Identity, claim: &Claim, origin: Origin) -> Result<(), Rejection> {
         let Limits {
             max_agents,
             max_connections_per_agent,
@@ -153,15 +180,21 @@ impl Registry {
             ..Rejection::new(code, text)
         };
         let agent = &claim.agent;
+        let is_agent = origin == Origin::Agent;
         match view.get(agent) {
-            None if view.len() >= max_agents => Err(reject(
+            // However long the upstream has been away: whoever took its place would get its streams.
+            _ if is_agent && view.is_upstream(agent) => Err(reject(
+                CloseCode::CONFLICT,
+                format!("this server dials {agent} itself, so no agent can have that id; give this agent another one"),
+            )),
+            None if is_agent && view.len() >= max_agents => Err(reject(
                 CloseCode::OVERLOADED,
                 format!(
                     "this server has {max_agents} agents, which is its limit; try another server or come back later"
                 ),
             )),
             None => Ok(()),
-            Some(session) if !session.is_of(identity) => Err(reject(
+            Some(session) if is_agent && !session.is_of(identity) => Err(reject(
                 CloseCode::CONFLICT,
                 format!(
                     "another identity is connected as agent {agent}; give this agent an id of its own, or have it show \
@@ -265,8 +298,8 @@ mod tests {
                 .check(&late.peer().identity, late.peer().claim().unwrap())
                 .is_ok()
         );
-        registry.join(fake("a", 1, "alice")).unwrap();
-        assert_eq!(code(registry.join(late)), CloseCode::CONFLICT);
+        registry.join(fake("a", 1, "alice"), Origin::Agent).unwrap();
+        assert_eq!(code(registry.join(late, Origin::Agent)), CloseCode::CONFLICT);
     }
 
     #[test]
@@ -278,24 +311,34 @@ mod tests {
             Arc::new(Fake(peer))
         };
         let registry = registry();
-        registry.join(fake("a", 1, "site-a")).unwrap();
+        registry.join(fake("a", 1, "site-a"), Origin::Agent).unwrap();
         for other in [None, Some("site-b")] {
-            assert_eq!(code(registry.join(with_certificate(1, other))), CloseCode::CONFLICT);
+            assert_eq!(
+                code(registry.join(with_certificate(1, other), Origin::Agent)),
+                CloseCode::CONFLICT
+            );
         }
-        registry.join(with_certificate(1, Some("site-a"))).unwrap();
+        registry
+            .join(with_certificate(1, Some("site-a")), Origin::Agent)
+            .unwrap();
         assert_eq!(registry.view().sessions()[0].principal(), Some("token:site-a"));
-        let taken_over = registry.join(with_certificate(2, Some("site-a"))).unwrap();
+        let taken_over = registry
+            .join(with_certificate(2, Some("site-a")), Origin::Agent)
+            .unwrap();
         assert_eq!(taken_over.replaced.len(), 2);
         assert_eq!(registry.view().sessions()[0].principal(), Some("dns:node-7"));
-        assert_eq!(code(registry.join(fake("a", 3, "site-a"))), CloseCode::CONFLICT);
-        registry.join(with_certificate(2, None)).unwrap();
+        assert_eq!(
+            code(registry.join(fake("a", 3, "site-a"), Origin::Agent)),
+            CloseCode::CONFLICT
+        );
+        registry.join(with_certificate(2, None), Origin::Agent).unwrap();
     }
 
     #[test]
     fn a_replaced_connection_that_leaves_does_not_take_its_successor_along() {
         let registry = registry();
-        let old = registry.join(fake("a", 1, "alice")).unwrap().live;
-        let new = registry.join(fake("a", 2, "alice")).unwrap();
+        let old = registry.join(fake("a", 1, "alice"), Origin::Agent).unwrap().live;
+        let new = registry.join(fake("a", 2, "alice"), Origin::Agent).unwrap();
         assert_eq!(
             new.replaced.iter().map(|live| live.id()).collect::<Vec<_>>(),
             [old.id()]
@@ -309,10 +352,10 @@ mod tests {
     #[test]
     fn a_view_does_not_change() {
         let registry = registry();
-        let live = registry.join(fake("a", 1, "alice")).unwrap().live;
+        let live = registry.join(fake("a", 1, "alice"), Origin::Agent).unwrap().live;
         let view = registry.view();
         registry.leave(&"a".parse().unwrap(), &live);
-        registry.join(fake("b", 1, "alice")).unwrap();
+        registry.join(fake("b", 1, "alice"), Origin::Agent).unwrap();
         let agents: Vec<_> = view.sessions().iter().map(|session| session.agent().as_str()).collect();
         assert_eq!(agents, ["a"]);
     }
@@ -339,7 +382,7 @@ mod tests {
                 match step {
                     Step::Join(agent, generation, subject) => {
                         let connection = fake(["a", "b", "c", "d", "e"][agent], generation, ["x", "y"][subject]);
-                        if let Ok(Joined { live, replaced }) = registry.join(connection) {
+                        if let Ok(Joined { live, replaced }) = registry.join(connection, Origin::Agent) {
                             joined.retain(|(_, other)| !replaced.iter().any(|old| old.id() == other.id()));
                             let claim = live.connection().peer().claim().unwrap();
                             joined.push((claim.agent.clone(), live));

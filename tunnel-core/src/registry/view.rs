@@ -1,6 +1,6 @@
 //! What the registry looked like at one moment.
 
-use std::{ops::Deref, sync::Arc};
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
 
 use tokio::time::Instant;
 use tunnel_proto::{AgentId, Claim, Generation, Identity, Labels, Text};
@@ -13,6 +13,8 @@ use crate::carrier::Peer;
 pub struct View {
     /// Sorted by agent id, each once.
     sessions: Vec<Arc<Session>>,
+    /// The names that belong to upstreams, whether they are connected or not.
+    upstreams: Arc<BTreeSet<AgentId>>,
 }
 
 /// Everything that one life of an agent has at a server. It can be used as the [`Profile`] that it is about.
@@ -58,6 +60,12 @@ impl View {
         self.sessions.is_empty()
     }
 
+    /// Whether the name is that of an upstream, which this server dials itself, connected or not.
+    #[must_use]
+    pub fn is_upstream(&self, agent: &AgentId) -> bool {
+        self.upstreams.contains(agent)
+    }
+
     fn find(&self, agent: &AgentId) -> Result<usize, usize> {
         self.sessions.binary_search_by(|session| session.agent.cmp(agent))
     }
@@ -69,7 +77,8 @@ impl View {
             Ok(at) => sessions[at] = Arc::new(session),
             Err(at) => sessions.insert(at, Arc::new(session)),
         }
-        Self { sessions }
+        let upstreams = Arc::clone(&self.upstreams);
+        Self { sessions, upstreams }
     }
 
     /// This view without an agent's session.
@@ -78,7 +87,15 @@ impl View {
         if let Ok(at) = self.find(agent) {
             sessions.remove(at);
         }
-        Self { sessions }
+        let upstreams = Arc::clone(&self.upstreams);
+        Self { sessions, upstreams }
+    }
+
+    /// This view with a name that is an upstream's from now on, and without an agent's session of that name.
+    pub(super) fn with_upstream(&self, name: &AgentId) -> Self {
+        let mut next = self.without(name);
+        Arc::make_mut(&mut next.upstreams).insert(name.clone());
+        next
     }
 }
 

@@ -8,10 +8,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel_proto::ServerId;
 
 use super::{
-    Inner, InvalidServerConfig, RefuseInbound, Server, ServerConfig, ServerMetrics, accept::AcceptFilter,
-    places::Places, streams::Streams,
+    Inner, InvalidServerConfig, RefuseInbound, Server, ServerConfig, ServerMetrics, streams::Streams,
+    upstream::Upstreams,
 };
 use crate::{
+    accept::{AcceptFilter, Gate},
     admission::{Authenticator, NoToken},
     inbound::InboundHandler,
     policy::Policy,
@@ -108,9 +109,9 @@ impl ServerBuilder {
             authenticator: self.authenticator,
             strategies: self.strategies,
             inbound: self.inbound,
-            filter: self.filter,
+            gate: Gate::new(&config.accept, self.filter, metrics.accept.clone()),
             registry: Registry::new(limits, metrics.sessions.clone()),
-            places: Places::new(config.accept.max_pending, config.accept.max_pending_per_source),
+            upstreams: Upstreams::default(),
             dials: Semaphore::new(config.max_pending_dials as usize),
             streams: Streams::default(),
             metrics,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tunnel_proto::{Keepalive, StreamLimits};
 
-use crate::admission::Require;
+use crate::{accept::AcceptConfig, admission::Require, keep::BackoffConfig};
 
 /// What can be set about a server; [`Default`] is meant to fit most.
 #[derive(Clone, Copy, Debug)]
@@ -34,19 +34,18 @@ pub struct ServerConfig {
     pub max_inbound_per_connection: u32,
     /// How connections are taken in.
     pub accept: AcceptConfig,
+    /// How the server keeps connected with its upstreams.
+    pub upstreams: UpstreamConfig,
 }
 
-/// How connections are taken in, before anything is known of them.
+/// How a server keeps connected with the proxies that it dials itself.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct AcceptConfig {
-    /// How long a handshake may take, the claim and the check of the credential included. Default 10 s.
-    pub handshake_timeout: Duration,
-    /// How many handshakes may be pending at once, over all carriers. Default 1,024: memory for a TLS handshake each.
-    pub max_pending: u32,
-    /// How many of them one source may have: an IPv4 address or an IPv6 /64 network. Default 64, enough for a
-    /// site behind one address; fewer while few places are free.
-    pub max_pending_per_source: u32,
+pub struct UpstreamConfig {
+    /// How long connecting may take, the TLS handshake included. Default 10 s.
+    pub connect_timeout: Duration,
+    /// When one is dialled again.
+    pub backoff: BackoffConfig,
 }
 
 impl Default for ServerConfig {
@@ -63,17 +62,27 @@ impl Default for ServerConfig {
             max_connections_per_agent: 32,
             max_inbound_per_connection: 256,
             accept: AcceptConfig::default(),
+            upstreams: UpstreamConfig::default(),
         }
     }
 }
 
-impl Default for AcceptConfig {
+impl Default for UpstreamConfig {
     fn default() -> Self {
         Self {
-            handshake_timeout: Duration::from_secs(10),
-            max_pending: 1024,
-            max_pending_per_source: 64,
+            connect_timeout: Duration::from_secs(10),
+            backoff: BackoffConfig::default(),
         }
+    }
+}
+
+impl UpstreamConfig {
+    fn zeros(&self) -> [(&'static str, bool); 3] {
+        [
+            ("upstreams.connect_timeout", self.connect_timeout.is_zero()),
+            ("upstreams.backoff.base", self.backoff.base.is_zero()),
+            ("upstreams.backoff.cap", self.backoff.cap.is_zero()),
+        ]
     }
 }
 
@@ -99,11 +108,12 @@ impl ServerConfig {
             ("max_agents", self.max_agents == 0),
             ("max_connections_per_agent", self.max_connections_per_agent == 0),
             ("max_inbound_per_connection", self.max_inbound_per_connection == 0),
-            ("accept.handshake_timeout", self.accept.handshake_timeout.is_zero()),
-            ("accept.max_pending", self.accept.max_pending == 0),
-            ("accept.max_pending_per_source", self.accept.max_pending_per_source == 0),
         ];
-        match settings.into_iter().find(|(_, zero)| *zero) {
+        let mut all = settings
+            .into_iter()
+            .chain(self.accept.zeros())
+            .chain(self.upstreams.zeros());
+        match all.find(|(_, zero)| *zero) {
             Some((name, _)) => Err(InvalidServerConfig::Zero(name)),
             None => Ok(()),
         }

@@ -6,6 +6,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::accept::AcceptMetrics;
+pub(super) use crate::accept::{CarrierLabels, Counted, ReasonLabels};
+
 /// What a server counts. Clones share their figures.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
@@ -13,10 +16,9 @@ pub struct ServerMetrics {
     pub(super) connections_made: Family<CarrierLabels, Counter>,
     pub(super) connections_ended: Family<EndLabels, Counter>,
     pub(super) sessions: Gauge,
-    pub(super) handshakes_pending: Gauge,
-    pub(super) handshake_failures: Family<ReasonLabels, Counter>,
-    pub(super) accept_refusals: Family<ReasonLabels, Counter>,
-    pub(super) accept_errors: Family<CarrierLabels, Counter>,
+    pub(super) accept: AcceptMetrics,
+    pub(super) upstream_attempts: Family<UpstreamLabels, Counter>,
+    pub(super) upstream_failures: Family<UpstreamFailureLabels, Counter>,
     pub(super) streams_open: Family<OpenerLabels, Gauge>,
     pub(super) streams: Family<OpenerLabels, Counter>,
     pub(super) streams_ended: Family<StreamEndLabels, Counter>,
@@ -27,21 +29,21 @@ pub struct ServerMetrics {
     pub(super) refusals: Family<RefusalLabels, Counter>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct CarrierLabels {
-    pub(super) carrier: &'static str,
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct UpstreamLabels {
+    pub(super) upstream: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct UpstreamFailureLabels {
+    pub(super) upstream: String,
+    pub(super) cause: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct EndLabels {
     pub(super) carrier: &'static str,
     pub(super) by: &'static str,
-    pub(super) reason: &'static str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct ReasonLabels {
-    pub(super) carrier: &'static str,
     pub(super) reason: &'static str,
 }
 
@@ -84,10 +86,9 @@ impl Default for ServerMetrics {
             connections_made: Family::default(),
             connections_ended: Family::default(),
             sessions: Gauge::default(),
-            handshakes_pending: Gauge::default(),
-            handshake_failures: Family::default(),
-            accept_refusals: Family::default(),
-            accept_errors: Family::default(),
+            accept: AcceptMetrics::default(),
+            upstream_attempts: Family::default(),
+            upstream_failures: Family::default(),
             streams_open: Family::default(),
             streams: Family::default(),
             streams_ended: Family::default(),
@@ -97,23 +98,6 @@ impl Default for ServerMetrics {
             dial_duration: Family::new_with_constructor(|| Histogram::new(DIAL_BUCKETS)),
             refusals: Family::default(),
         }
-    }
-}
-
-/// Counts one in a gauge until it is dropped.
-#[derive(Debug)]
-pub(super) struct Counted(Gauge);
-
-impl Counted {
-    pub(super) fn in_gauge(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 
@@ -137,25 +121,17 @@ impl ServerMetrics {
             self.connections_ended.clone(),
         );
         all.register("sessions", "Agents connected at the moment", self.sessions.clone());
+        self.accept.register(all);
         all.register(
-            "handshakes_pending",
-            "Connections in their handshake at the moment",
-            self.handshakes_pending.clone(),
+            "upstream_attempts",
+            "Attempts to connect with an upstream",
+            self.upstream_attempts.clone(),
         );
         all.register(
-            "handshake_failures",
-            "Handshakes that failed: tls, protocol, lost, timeout, or the code of the rejection",
-            self.handshake_failures.clone(),
-        );
-        all.register(
-            "accept_refusals",
-            "Connections turned away before their handshake: filter, source_limit or total_limit",
-            self.accept_refusals.clone(),
-        );
-        all.register(
-            "accept_errors",
-            "Failed attempts to accept a connection",
-            self.accept_errors.clone(),
+            "upstream_failures",
+            "Failed attempts to connect with an upstream: resolve, unreachable, proxy, tls, protocol, lost, timeout, \
+             unusable, or the code of a rejection",
+            self.upstream_failures.clone(),
         );
         all.register(
             "streams_open",

@@ -1,15 +1,14 @@
 //! The server: takes agents in and opens streams through them.
 
-mod accept;
 mod admission;
 mod builder;
 mod config;
 mod inbound;
 mod metrics;
 mod open;
-mod places;
 mod serve;
 mod streams;
+mod upstream;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,25 +23,30 @@ use tokio_util::{
     task::TaskTracker,
 };
 use tracing::info;
-use tunnel_proto::{AgentId, CloseCode, ServerId, StreamCode, StreamHead, Target};
+use tunnel_proto::{AgentId, Claim, CloseCode, ServerId, StreamCode, StreamHead, Target};
 
-use self::{accept::AcceptFilter, open::OnBehalf, streams::Streams};
 pub use self::{
     builder::ServerBuilder,
-    config::{AcceptConfig, InvalidServerConfig, ServerConfig},
+    config::{InvalidServerConfig, ServerConfig, UpstreamConfig},
     inbound::RefuseInbound,
     metrics::ServerMetrics,
-    places::{NoPlace, Place, Places},
+    upstream::{UpstreamState, UpstreamStatus},
 };
+use self::{open::OnBehalf, streams::Streams, upstream::Upstreams};
 use crate::{
+    accept::{self, Gate, Host},
     admission::Authenticator,
-    carrier::Listener,
+    carrier::{Carrier, Connection, Listener},
     inbound::InboundHandler,
     opener::{Client, OpenFailure, OpenRequest, Opened, Opener, Selector},
     policy::Policy,
     registry::{Registry, Session, View},
     route::Strategy,
     stream::DuplexIo,
+};
+pub use crate::{
+    accept::{AcceptConfig, NoPlace, Place, Places},
+    registry::DuplicateUpstream,
 };
 
 /// What agents are told when their connection is closed.
@@ -65,10 +69,9 @@ struct Inner {
     authenticator: Arc<dyn Authenticator>,
     strategies: Vec<Arc<dyn Strategy>>,
     inbound: Arc<dyn InboundHandler>,
-    filter: Option<AcceptFilter>,
+    gate: Gate,
     registry: Registry,
-    /// For handshakes.
-    places: Arc<Places>,
+    upstreams: Upstreams,
     /// For streams that wait for their answer.
     dials: Semaphore,
     streams: Streams,
@@ -103,6 +106,30 @@ impl Server {
         let inner = &self.inner;
         inner.tasks.spawn(accept::run(Arc::clone(inner), listener));
         Ok(addr)
+    }
+
+    /// Connects with a proxy that this server dials itself, and keeps it connected, in a task of its own, until the
+    /// server drains. While it is connected it is an agent like any other, under the name and with the labels of
+    /// `claim`. Must be called in a tokio runtime.
+    ///
+    /// The name belongs to the upstream from now on, also while that is away: no agent can have it, and one that has it
+    /// is disconnected. Claim rules of the policy and the limit on agents are about agents and not asked. What `carrier`
+    /// dials must be an agent's end of a connection with the name of `claim`; whether it is the right one is for
+    /// `carrier` to verify.
+    pub fn upstream(&self, claim: Claim, carrier: Arc<dyn Carrier>) -> Result<(), DuplicateUpstream> {
+        upstream::start(&self.inner, claim, carrier)
+    }
+
+    /// How the server stands with its upstreams, in the order in which they were added.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<UpstreamStatus> {
+        self.inner.upstreams.status()
+    }
+
+    /// Cuts short what is left of every wait before an upstream is dialled again, and the whole wait after an attempt
+    /// that is under way: something has changed, such as a certificate or the network.
+    pub fn redial(&self) {
+        self.inner.upstreams.redial();
     }
 
     /// Opens a stream to a target through an agent, for the program itself: no policy is asked. Use
@@ -162,7 +189,13 @@ impl Server {
         inner.policy.store(Arc::clone(&policy));
         let streams = inner.streams.recheck(&policy);
         let mut agents = 0;
-        for session in inner.registry.view().sessions() {
+        let view = inner.registry.view();
+        // Upstreams have claimed nothing.
+        let of_agents = view
+            .sessions()
+            .iter()
+            .filter(|session| !view.is_upstream(session.agent()));
+        for session in of_agents {
             if policy.check_claim(session.identity(), session.agent()).is_err() {
                 agents += 1;
                 for live in session.connections() {
@@ -193,8 +226,7 @@ impl Server {
 
     /// Waits until the server is draining; cancel safe.
     pub async fn draining(&self) {
-        // The sender is part of the server, so it cannot be gone.
-        let _ = self.inner.draining.subscribe().wait_for(|&draining| draining).await;
+        self.inner.leaving().await;
     }
 
     /// Drains, waits until the open streams have ended and their last bytes have reached the agents, and ends everything
@@ -234,6 +266,31 @@ impl Server {
 impl Inner {
     fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// Waits until the server is draining.
+    async fn leaving(&self) {
+        // The sender is part of the server, so it cannot be gone.
+        let _ = self.draining.subscribe().wait_for(|&draining| draining).await;
+    }
+}
+
+impl Host for Inner {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// A server that drains still takes agents in, to tell them so.
+    async fn closing(&self) {
+        self.stop.cancelled().await;
+    }
+
+    async fn serve(self: Arc<Self>, connection: Arc<dyn Connection>) {
+        serve::run(self, connection).await;
     }
 }
 

@@ -14,73 +14,85 @@ use super::{
 use crate::{
     carrier::{Connection, Inbound},
     error::{ConnectionError, Initiator},
-    registry::{Joined, LiveConnection},
+    registry::{Joined, LiveConnection, Origin},
 };
 
 /// How long a carrier may take to say that a connection has ended which this side closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Registers a connection, takes its agent's streams, and takes it out when it has ended.
+/// Registers an agent's connection and serves it to its end.
 pub(super) async fn run(server: Arc<Inner>, connection: Arc<dyn Connection>) {
     let peer = connection.peer();
     let (carrier, remote) = (peer.carrier, peer.remote_addr);
-    let Some(claim) = peer.claim() else {
-        return connection.close(CloseCode::INTERNAL, "the handshake gave no claim");
-    };
-    let (agent, generation) = (&claim.agent, claim.generation);
-    let joined = match server.join(&connection) {
-        Ok(joined) => joined,
+    match server.join(&connection, Origin::Agent) {
+        Ok(live) => {
+            let agent = live.agent();
+            let generation = peer.claim().map(|claim| tracing::field::display(claim.generation));
+            info!(carrier, %remote, %agent, generation, identity = %peer.identity, "agent connected");
+            let cause = attend(&server, &live).await;
+            let age = live.age();
+            info!(carrier, %remote, %agent, ?age, cause = &cause as &dyn Error, "agent disconnected");
+        }
         Err(rejection) => {
             // Time has passed since the welcome, and somebody else was faster.
             let reason = rejection.code.label();
             let labels = ReasonLabels { carrier, reason };
-            server.metrics.handshake_failures.get_or_create(&labels).inc();
-            info!(carrier, %remote, %agent, %rejection, "connection closed after its handshake");
-            return connection.close(rejection.code, rejection.text.as_str());
+            let failures = &server.metrics.accept.handshake_failures;
+            failures.get_or_create(&labels).inc();
+            info!(carrier, %remote, %rejection, "connection closed after its handshake");
+            connection.close(rejection.code, rejection.text.as_str());
         }
-    };
-    let live = joined.live;
-    for old in joined.replaced {
-        old.close(CloseCode::REPLACED, &format!("generation {generation} has connected"));
     }
+}
+
+/// Takes the streams of a registered connection, and takes it out of the registry when it has ended.
+pub(super) async fn attend(server: &Arc<Inner>, live: &Arc<LiveConnection>) -> ConnectionError {
+    let carrier = live.carrier();
     let carrier_labels = CarrierLabels { carrier };
     server.metrics.connections_made.get_or_create(&carrier_labels).inc();
     server.metrics.connections.get_or_create(&carrier_labels).inc();
-    info!(carrier, %remote, %agent, %generation, identity = %peer.identity, "agent connected");
 
-    let cause = until_the_end(&server, &live).await;
+    let cause = until_the_end(server, live).await;
 
-    server.registry.leave(agent, &live);
+    server.registry.leave(live.agent(), live);
     live.set_ended(cause.clone());
     server.metrics.connections.get_or_create(&carrier_labels).dec();
-    server
-        .metrics
-        .connections_ended
-        .get_or_create(&end_labels(carrier, &cause))
-        .inc();
-    let age = live.age();
-    info!(carrier, %remote, %agent, ?age, cause = &cause as &dyn Error, "agent disconnected");
+    let ended = end_labels(carrier, &cause);
+    server.metrics.connections_ended.get_or_create(&ended).inc();
+    cause
 }
 
 impl Inner {
-    fn join(&self, connection: &Arc<dyn Connection>) -> Result<Joined, Rejection> {
-        let joined = self.registry.join(Arc::clone(connection))?;
+    /// Registers a connection, which from then on carries streams.
+    pub(super) fn join(
+        &self,
+        connection: &Arc<dyn Connection>,
+        origin: Origin,
+    ) -> Result<Arc<LiveConnection>, Rejection> {
+        let Joined { live, replaced } = self.registry.join(Arc::clone(connection), origin)?;
         // The policy or the state may have changed since the welcome; whoever changes it looks at the registry after.
         let peer = connection.peer();
-        if let Some(claim) = peer.claim()
+        if origin == Origin::Agent
+            && let Some(claim) = peer.claim()
             && let Err(rejection) = self.may_claim(&peer.identity, claim)
         {
-            self.registry.leave(&claim.agent, &joined.live);
+            self.registry.leave(&claim.agent, &live);
             // They are in the registry no more, where whoever changes the policy would find them.
-            for old in joined.replaced {
+            for old in replaced {
                 old.close(rejection.code, rejection.text.as_str());
             }
             return Err(rejection);
         }
+        if let Some(claim) = peer.claim() {
+            let generation = claim.generation;
+            for old in replaced {
+                old.close(CloseCode::REPLACED, &format!("generation {generation} has connected"));
+            }
+        }
         if self.is_draining() {
             connection.drain();
         }
-        Ok(joined)
+        Ok(live)
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod connecting;
+mod listening;
 mod scripted;
 mod serving;
 mod shutdown;

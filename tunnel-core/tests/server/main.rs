@@ -15,3 +15,4 @@ mod routing;
 mod sessions;
 mod shutdown;
 mod support;
+mod upstream;

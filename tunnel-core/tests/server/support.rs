@@ -117,7 +117,7 @@ pub(crate) enum Behaviour {
 }
 
 impl Behaviour {
-    async fn run(self, connection: Arc<dyn Connection>) {
+    pub(crate) async fn run(self, connection: Arc<dyn Connection>) {
         if matches!(self, Self::Wait) {
             return;
         }

@@ -21,6 +21,7 @@
 mod attempt;
 mod carrier;
 mod connection;
+mod ends;
 mod half;
 mod harness;
 mod inbound;
@@ -39,6 +40,7 @@ pub use self::{
     attempt::MemoryIncoming,
     carrier::{Knock, MemoryCarrier},
     connection::MemoryConnection,
+    ends::{Ends, ends},
     harness::MemoryHarness,
     listener::MemoryListener,
     wire::Wire,

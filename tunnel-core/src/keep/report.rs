@@ -5,7 +5,7 @@ use std::{error::Error, fmt, time::Duration};
 use tokio::time::Instant;
 
 /// An error with its causes, in one line.
-pub(super) struct Chain<'a>(pub(super) &'a dyn Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,13 +24,13 @@ const REMIND_AFTER: Duration = Duration::from_secs(300);
 
 /// Decides which failures are worth a line in the log: the first of each cause, and now and then one that lasts.
 #[derive(Debug, Default)]
-pub(super) struct Novelty {
+pub(crate) struct Novelty {
     last: Option<(String, Instant)>,
 }
 
 impl Novelty {
     /// Whether to log this failure.
-    pub(super) fn is_news(&mut self, cause: &str, now: Instant) -> bool {
+    pub(crate) fn is_news(&mut self, cause: &str, now: Instant) -> bool {
         let known = self
             .last
             .as_ref()
@@ -42,7 +42,7 @@ impl Novelty {
     }
 
     /// There was a success: the next failure is news, whatever its cause.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.last = None;
     }
 }

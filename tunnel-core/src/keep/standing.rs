@@ -1,0 +1,106 @@
+//! How it stands with a remote.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::carrier::Connection;
+
+/// How it stands with a remote that is kept connected.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// Cuts a wait short.
+    pub(crate) redial: Notify,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    phase: Phase,
+    last_error: Option<(Instant, String)>,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LastError {
+    /// What, with its causes.
+    pub text: String,
+    /// How long ago.
+    pub ago: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Connecting,
+    Connected(Arc<Current>),
+    Waiting { until: Instant },
+    Ended,
+}
+
+/// The connection on which new streams are opened.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) remote: String,
+    pub(crate) since: Instant,
+}
+
+impl Current {
+    /// A connection that was just made.
+    pub(crate) fn new(connection: Arc<dyn Connection>, remote: String) -> Arc<Self> {
+        let since = Instant::now();
+        Arc::new(Self {
+            connection,
+            remote,
+            since,
+        })
+    }
+}
+
+impl Standing {
+    pub(crate) fn new() -> Self {
+        Self {
+            redial: Notify::new(),
+            now: Mutex::new(Now {
+                phase: Phase::Connecting,
+                last_error: None,
+            }),
+        }
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, phase: Phase) {
+        self.now().phase = phase;
+    }
+
+    pub(super) fn set_error(&self, at: Instant, text: String) {
+        self.now().last_error = Some((at, text));
+    }
+
+    /// The phase and what went wrong last.
+    pub(crate) fn get(&self, at: Instant) -> (Phase, Option<LastError>) {
+        let now = self.now();
+        let error = now.last_error.clone();
+        let phase = now.phase.clone();
+        drop(now);
+        let error = error.map(|(failed, text)| LastError {
+            text,
+            ago: at.saturating_duration_since(failed),
+        });
+        (phase, error)
+    }
+
+    pub(crate) fn current(&self) -> Option<Arc<Current>> {
+        match &self.now().phase {
+            Phase::Connected(current) => Some(Arc::clone(current)),
+            Phase::Connecting | Phase::Waiting { .. } | Phase::Ended => None,
+        }
+    }
+}
