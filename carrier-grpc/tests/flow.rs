@@ -7,14 +7,17 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use carrier_grpc::GrpcConfig;
-use common::{World, claim, head};
+use common::World;
 use tokio::time::Instant;
 use tunnel_core::{
     Connection, Identity, Peer, PeerRole, Welcome,
     mux::{self, MuxConfig},
     proto::mux::{Config, Windows},
 };
-use tunnel_testkit::sim::{AGENT, Net, Profile, SERVER};
+use tunnel_testkit::{
+    ends::{Ends, claim, head},
+    sim::{AGENT, Net, Profile, SERVER},
+};
 
 /// What the mux lets a peer send, over all streams.
 const WINDOW: u32 = 4 * 1024 * 1024;
@@ -83,7 +86,7 @@ fn bare() -> [Arc<dyn Connection>; 2] {
 #[tokio::test(start_paused = true)]
 async fn http_2_takes_nothing_away_from_what_the_mux_allows() {
     let config = GrpcConfig::builder().mux(mux_config()).build().unwrap();
-    let mut world = World::new(&far(), None, config);
+    let mut world = World::new(far(), config);
     let (agent, server) = world.connect().await;
     let [bare_agent, bare_server] = bare();
     for (ends, bare) in [

@@ -7,23 +7,19 @@ use std::time::Duration;
 
 use carrier_grpc::GrpcConfig;
 use common::{
-    Verdict, World, claim, echo, pki,
+    World,
     raw::{self, Raw, claim_headers},
 };
 use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tunnel_core::{Carrier, CloseCode, DialError, HandshakeError, Listener, Rejection};
-use tunnel_tcp::{Dial, ServerSecurity};
-use tunnel_testkit::sim::Profile;
+use tunnel_tcp::{ClientSecurity, Dial, ServerSecurity};
+use tunnel_testkit::{
+    ends::{Ends, Verdict, claim, echo, whole},
+    pki::{Pki, security},
+    sim::{Net, Profile},
+};
 use tunnel_tls::ClientAuth;
-
-/// An error with its causes.
-fn whole(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", whole(source)),
-        None => error.to_string(),
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_and_a_server_meet_and_move_bytes() {
@@ -41,9 +37,9 @@ async fn an_agent_and_a_server_meet_and_move_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn with_tls_each_end_knows_the_other() {
-    let pki = pki();
+    let pki = Pki::new();
     let (server, client) = (pki.server(), pki.client());
-    let mut world = World::new(&Profile::default(), Some((&server, &client)), GrpcConfig::default());
+    let mut world = World::tls(&server, &client);
     let (agent, server) = world.connect().await;
     assert_eq!(agent.peer().identity, pki.server_identity());
     assert_eq!(server.peer().identity, pki.client_identity());
@@ -78,7 +74,7 @@ async fn a_rejection_reaches_the_agent_whole_and_has_a_status() {
         let mut rejection = Rejection::new(code, "it is so: 100 % é");
         rejection.not_before = Some(Duration::from_secs(7));
 
-        let (agent, server) = world.attempt(Verdict(Some(rejection.clone()))).await;
+        let (agent, server) = world.attempt(&Verdict::reject(rejection.clone())).await;
         let Err(DialError::Rejected { rejection: seen, .. }) = agent else {
             panic!("{agent:?}");
         };
@@ -87,7 +83,7 @@ async fn a_rejection_reaches_the_agent_whole_and_has_a_status() {
 
         let mut raw = Raw::new(&world.net, &world.address).await;
         let (call, incoming) = tokio::join!(raw.call(claim_headers(&claim())), world.listener.accept());
-        let verdict = Verdict(Some(rejection));
+        let verdict = Verdict::reject(rejection);
         let (answer, _) = tokio::join!(call.status(), incoming.unwrap().handshake(&verdict));
         assert_eq!(answer.0, status);
         assert_eq!(answer.1["grpc-message"], "it%20is%20so:%20100%20%25%20%C3%A9");
@@ -132,7 +128,8 @@ async fn a_claim_that_is_missing_or_garbage_is_refused_and_named() {
     ] {
         let mut raw = Raw::new(&world.net, &world.address).await;
         let (call, incoming) = tokio::join!(raw.call(headers), world.listener.accept());
-        let (answer, shaken) = tokio::join!(call.status(), incoming.unwrap().handshake(&Verdict(None)));
+        let verdict = Verdict::default();
+        let (answer, shaken) = tokio::join!(call.status(), incoming.unwrap().handshake(&verdict));
         assert!(shaken.is_err());
         assert_eq!(answer.0, status, "{answer:?}");
         assert!(answer.1["grpc-message"].to_str().unwrap().contains(text), "{answer:?}");
@@ -171,7 +168,8 @@ async fn compressed_calls_are_refused() {
     headers.insert("grpc-encoding", "gzip".parse().unwrap());
     let mut raw = Raw::new(&world.net, &world.address).await;
     let (call, incoming) = tokio::join!(raw.call(headers), world.listener.accept());
-    let (answer, shaken) = tokio::join!(call.status(), incoming.unwrap().handshake(&Verdict(None)));
+    let verdict = Verdict::default();
+    let (answer, shaken) = tokio::join!(call.status(), incoming.unwrap().handshake(&verdict));
     assert!(matches!(shaken, Err(HandshakeError::Protocol { .. })), "{shaken:?}");
     assert_eq!(answer.0, "12");
     assert_eq!(answer.1["grpc-accept-encoding"], "identity");
@@ -242,14 +240,9 @@ async fn a_server_that_speaks_something_else_is_named() {
     ] {
         let world = World::plain();
         let mut accept = world.net.listen();
-        let address = tunnel_tcp::Accept::local_addr(&accept)
-            .unwrap()
-            .to_string()
-            .parse()
-            .unwrap();
         let carrier = carrier_grpc::GrpcCarrier::new(
-            address,
-            tunnel_tcp::ClientSecurity::Plain,
+            accept.address(),
+            ClientSecurity::Plain,
             std::sync::Arc::new(world.net.clone()),
             GrpcConfig::default(),
         );
@@ -270,30 +263,27 @@ async fn a_server_that_speaks_something_else_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn tls_and_clear_text_do_not_mix_and_both_ends_learn_it() {
-    let pki = pki();
+    let pki = Pki::new();
     let (server, client) = (pki.server(), pki.client());
-    let mut world = World::between(
-        &Profile::default(),
-        ServerSecurity::Plain,
-        Some(&client),
-        GrpcConfig::default(),
-    );
+    let (server, client) = security(Some((&server, &client)), carrier_grpc::ALPN);
+    let net = Net::new(Profile::default());
+    let mut world = World::between(&net, (ServerSecurity::Plain, client), GrpcConfig::default());
     let error = world.fail().await;
     assert!(matches!(error, DialError::Tls { .. }), "{error:?}");
 
-    let security = ServerSecurity::tls(&server, &[carrier_grpc::ALPN]);
-    let mut world = World::between(&Profile::default(), security, None, GrpcConfig::default());
+    let mut world = World::between(&net, (server, ClientSecurity::Plain), GrpcConfig::default());
     let error = world.fail().await;
     assert!(matches!(error, DialError::Protocol { .. }), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_without_http_2_is_named() {
-    let pki = pki();
+    let pki = Pki::new();
     let (server, client) = (pki.server(), pki.client());
     for alpn in [&[b"http/1.1".as_slice()][..], &[]] {
-        let security = ServerSecurity::tls(&server, alpn);
-        let mut world = World::between(&Profile::default(), security, Some(&client), GrpcConfig::default());
+        let (_, client) = security(Some((&server, &client)), carrier_grpc::ALPN);
+        let ends = (ServerSecurity::tls(&server, alpn), client);
+        let mut world = World::between(&Net::new(Profile::default()), ends, GrpcConfig::default());
         let error = world.fail().await;
         assert!(matches!(error, DialError::Tls { .. }), "{error:?}");
     }
@@ -301,15 +291,15 @@ async fn a_server_without_http_2_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_that_is_not_trusted_is_named() {
-    let (pki, other) = (pki(), pki());
+    let (pki, other) = (Pki::new(), Pki::new());
     let (server, client) = (pki.server(), pki.stranger(&other));
-    let mut world = World::new(&Profile::default(), Some((&server, &client)), GrpcConfig::default());
+    let mut world = World::tls(&server, &client);
     let error = world.fail().await;
     assert!(matches!(error, DialError::Tls { .. }), "{error:?}");
 
     let server = pki.server_with(ClientAuth::Required(pki.trust()));
     let client = pki.anonymous_client();
-    let mut world = World::new(&Profile::default(), Some((&server, &client)), GrpcConfig::default());
+    let mut world = World::tls(&server, &client);
     let error = world.fail().await;
     assert!(matches!(error, DialError::Tls { .. }), "{error:?}");
 }

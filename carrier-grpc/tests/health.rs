@@ -3,14 +3,14 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{
     World,
     raw::{self, Call, Raw, RawReader},
 };
 use prost::Message as _;
+use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use tunnel_testkit::ends::Ends;
 
 /// `grpc.health.v1.HealthCheckRequest`.
 #[derive(Clone, PartialEq, prost::Message)]

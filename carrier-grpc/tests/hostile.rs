@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use carrier_grpc::GrpcConfig;
 use common::{
-    World, claim, echo, head, near,
+    World,
     raw::{self, Raw, RawEnd, claim_headers, message, now, packet},
 };
 use h2::Reason;
@@ -17,6 +17,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tunnel_core::{
     CloseCode, Connection, ConnectionError, Initiator, Listener,
     proto::mux::{CloseReason, Side},
+};
+use tunnel_testkit::{
+    ends::{Ends, claim, echo, head},
+    sim::Profile,
 };
 
 /// A client that was let in, and the server's view of it.
@@ -211,7 +215,7 @@ async fn many_agents_share_a_connection_and_are_told_apart() {
 #[tokio::test(start_paused = true)]
 async fn calls_beyond_the_limit_wait_at_the_client() {
     let config = GrpcConfig::builder().max_calls(2).build().unwrap();
-    let mut world = World::new(&near(), None, config);
+    let mut world = World::new(Profile::near(), config);
     let mut raw = Raw::new(&world.net, &world.address).await;
     let _two = [guest(&mut world, &mut raw).await, guest(&mut world, &mut raw).await];
     let third = raw.call(claim_headers(&claim())).await;

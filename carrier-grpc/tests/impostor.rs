@@ -8,7 +8,7 @@ use std::{error::Error as _, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use common::{
-    World, claim, head,
+    World,
     raw::{RawEnd, message, packet},
 };
 use h2::{Reason, RecvStream, server::SendResponse};
@@ -23,6 +23,7 @@ use tunnel_core::{
     proto::mux::{CloseReason, Side},
 };
 use tunnel_tcp::Accept;
+use tunnel_testkit::ends::{claim, head};
 
 /// How long an agent tries.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ impl Answering {
     async fn new() -> Self {
         let net = World::plain().net;
         let mut accept = net.listen();
-        let address = accept.local_addr().unwrap().to_string().parse().unwrap();
+        let address = accept.address();
         let security = tunnel_tcp::ClientSecurity::Plain;
         let config = carrier_grpc::GrpcConfig::default();
         let carrier = carrier_grpc::GrpcCarrier::new(address, security, Arc::new(net), config).unwrap();

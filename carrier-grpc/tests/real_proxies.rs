@@ -7,14 +7,16 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use carrier_grpc::{ALPN, GrpcCarrier, GrpcConfig, GrpcListener};
-use common::{claim, echo};
 use tokio::time::{Instant, sleep, timeout};
 use tunnel_core::{
     Admission, Admitted, Arrival, Carrier, Claim, CloseCode, Connection, ConnectionError, DialError, Keepalive,
     Listener, Rejection, Secret, Welcome, proto::mux,
 };
 use tunnel_tcp::{ClientSecurity, Proxies, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
-use tunnel_testkit::programs::{self, Program};
+use tunnel_testkit::{
+    ends::{claim, echo, meet},
+    programs::{self, Program},
+};
 use tunnel_tls::{CertName, ClientTls, DevCa, Pem, Purpose, Trust};
 
 const GUIDE: &str = include_str!("../../docs/grpc.md");
@@ -77,10 +79,7 @@ async fn dial(agent: &GrpcCarrier, claim: &Claim) -> Result<Arc<dyn Connection>,
 }
 
 async fn connect(agent: &GrpcCarrier, server: &mut GrpcListener) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
-    let claim = claim();
-    let (agent, server) = tokio::join!(dial(agent, &claim), async {
-        server.accept().await.unwrap().handshake(&Gate).await
-    });
+    let (agent, server) = meet(agent, server, &claim(), &Gate).await;
     (agent.unwrap(), server.unwrap())
 }
 
@@ -94,9 +93,7 @@ async fn works_through(proxy: Program, security: ClientSecurity, mut server: Grp
 
     let mut wrong = claim();
     wrong.credential = Some(Secret::new("other").unwrap());
-    let (refused, _) = tokio::join!(dial(&agent, &wrong), async {
-        server.accept().await.unwrap().handshake(&Gate).await
-    });
+    let (refused, _) = meet(&agent, &mut server, &wrong, &Gate).await;
     let Err(DialError::Rejected { rejection, .. }) = refused else {
         panic!("{refused:?}");
     };

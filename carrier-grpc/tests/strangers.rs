@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use carrier_grpc::{GrpcConfig, METHOD};
 use common::{
-    Verdict, World, claim, echo, near,
+    World,
     raw::{self, Raw, claim_headers, packet},
 };
 use tokio::{
@@ -17,7 +17,10 @@ use tokio::{
 };
 use tunnel_core::{HandshakeError, HostPort, Listener};
 use tunnel_tcp::{BoxIo, Dial};
-use tunnel_testkit::sim::Net;
+use tunnel_testkit::{
+    ends::{Ends, Verdict, claim, echo},
+    sim::{Net, Profile},
+};
 
 /// The first bytes of a HTTP/2 connection, and empty SETTINGS.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -71,7 +74,7 @@ async fn what_is_not_http_2_ends_at_once() {
 #[tokio::test(start_paused = true)]
 async fn one_address_cannot_take_all_places() {
     let config = GrpcConfig::builder().max_handshakes(8, 4).build().unwrap();
-    let mut world = World::new(&near(), None, config);
+    let mut world = World::new(Profile::near(), config);
     let (net, address) = (world.net.host("198.51.100.66".parse().unwrap()), world.address.clone());
     let many = async {
         let mut held = Vec::new();
@@ -94,7 +97,7 @@ async fn one_address_cannot_take_all_places() {
 #[tokio::test(start_paused = true)]
 async fn whoever_was_let_in_needs_no_place() {
     let config = GrpcConfig::builder().max_handshakes(2, 2).build().unwrap();
-    let mut world = World::new(&near(), None, config);
+    let mut world = World::new(Profile::near(), config);
     let mut all = Vec::new();
     for _ in 0..20 {
         all.push(world.connect().await);
@@ -107,7 +110,7 @@ async fn whoever_was_let_in_needs_no_place() {
 #[tokio::test(start_paused = true)]
 async fn calls_that_are_not_the_tunnels_give_no_place_back() {
     let config = GrpcConfig::builder().max_handshakes(2, 2).build().unwrap();
-    let mut world = World::new(&near(), None, config);
+    let mut world = World::new(Profile::near(), config);
     let (net, address) = (world.net.clone(), world.address.clone());
     let attempt = async {
         let mut raw = Raw::new(&net, &address).await;
@@ -149,7 +152,7 @@ async fn what_comes_before_the_welcome_does_not_pile_up() {
     let accepted = async {
         let call = world.listener.accept().await.unwrap();
         let early = early.await;
-        (early, call.handshake(&Verdict(None)).await)
+        (early, call.handshake(&Verdict::default()).await)
     };
     let ((sent, status), shaken) = accepted.await;
     assert_eq!(status, "3");
@@ -170,7 +173,7 @@ async fn a_message_that_never_ends_is_bounded_too() {
     call.tx.send_data(too_long, false).unwrap();
     let answer = call.response.await.unwrap();
     assert_eq!(answer.headers()["grpc-status"], "3");
-    let shaken = incoming.handshake(&Verdict(None)).await;
+    let shaken = incoming.handshake(&Verdict::default()).await;
     assert!(matches!(shaken, Err(HandshakeError::Protocol { .. })), "{shaken:?}");
 }
 

@@ -6,20 +6,23 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use carrier_h2::{H2Carrier, H2Config, PROTOCOL};
-use common::{Verdict, World, claim, raw};
+use common::{World, raw};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
 use tunnel_core::{Carrier, CloseCode, DialError, HandshakeError, Listener, Rejection};
 use tunnel_tcp::{Accept, ClientSecurity, Dial};
-use tunnel_testkit::sim::Net;
+use tunnel_testkit::{
+    ends::{Ends, Verdict, claim},
+    sim::{Net, Profile},
+};
 
 /// What an agent tells of a server that answers like this.
 async fn dial(answer: &str) -> DialError {
-    let net = Net::new(common::near());
+    let net = Net::new(Profile::near());
     let mut accept = net.listen();
-    let address = accept.local_addr().unwrap().to_string().parse().unwrap();
+    let address = accept.address();
     let carrier = H2Carrier::new(address, ClientSecurity::Plain, Arc::new(net), H2Config::default());
     let claim = claim();
     let (dialled, ()) = tokio::join!(carrier.dial(&claim, Instant::now() + Duration::from_secs(10)), async {
@@ -97,7 +100,7 @@ async fn ask(request: &str) -> (String, HandshakeError) {
     };
     let server = async {
         let incoming = world.listener.accept().await.unwrap();
-        incoming.handshake(&Verdict(None)).await.unwrap_err()
+        incoming.handshake(&Verdict::default()).await.unwrap_err()
     };
     tokio::join!(client, server)
 }
@@ -138,7 +141,7 @@ async fn a_rejection_arrives_word_for_word() {
     let mut rejection = Rejection::new(CloseCode::CONFLICT, "another one holds \"node-7\", Zürich");
     rejection.not_before = Some(Duration::from_millis(1500));
     let mut world = World::plain(H2Config::default());
-    let (agent, server) = world.attempt(Verdict(Some(rejection.clone()))).await;
+    let (agent, server) = world.attempt(&Verdict::reject(rejection.clone())).await;
     assert!(matches!(agent, Err(DialError::Rejected { rejection: seen, .. }) if seen == rejection));
     assert!(matches!(server, Err(HandshakeError::Rejected(seen)) if seen == rejection));
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use carrier_h2::H2Config;
 use common::{
-    World, head,
+    World,
     raw::{self, RawServer},
     with,
 };
@@ -25,6 +25,7 @@ use tunnel_core::{
         mux::{Config, Frame, Hello, Side, StreamId, Windows},
     },
 };
+use tunnel_testkit::ends::head;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PROMPT: Duration = Duration::from_secs(1);

@@ -7,14 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use carrier_h2::{ALPN, H2Carrier, H2Config, H2Listener};
-use common::{Verdict, claim, echo, head};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
-use tunnel_core::{Carrier, Connection, Duplex, Host, HostPort, Listener, StreamCode};
+use tokio::{task::JoinSet, time::timeout};
+use tunnel_core::{Connection, Duplex, Host, HostPort, Listener, StreamCode};
 use tunnel_tcp::{ClientSecurity, Proxies, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
-use tunnel_testkit::pki::Pki;
+use tunnel_testkit::{
+    ends::{Verdict, claim, echo, head, meet},
+    pki::Pki,
+};
 
 /// The agent's and the server's handle of a connection over real sockets.
 async fn connect() -> (Arc<dyn Connection>, Arc<dyn Connection>) {
@@ -28,11 +27,7 @@ async fn connect() -> (Arc<dyn Connection>, Arc<dyn Connection>) {
     let security = ClientSecurity::tls(&pki.client(), &name, &[ALPN]).unwrap();
     let dialer = Arc::new(TcpDialer::new(SocketOptions::default(), Proxies::none()));
     let carrier = H2Carrier::new(address, security, dialer, config);
-    let claim = claim();
-    let (agent, server) = tokio::join!(carrier.dial(&claim, Instant::now() + Duration::from_secs(10)), async {
-        let incoming = listener.accept().await.unwrap();
-        incoming.handshake(&Verdict(None)).await
-    });
+    let (agent, server) = meet(&carrier, &mut listener, &claim(), &Verdict::default()).await;
     (agent.unwrap(), server.unwrap())
 }
 

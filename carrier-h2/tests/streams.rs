@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carrier_h2::{H2Config, MuxConfig};
-use common::{World, echo, head, near, stream, with};
+use common::{World, with};
 use tokio::time::{Instant, sleep, timeout};
 use tunnel_core::{
     Duplex, Keepalive, OpenError, RecvError, StreamCode,
     proto::mux::{Budget, Config, Windows},
 };
-use tunnel_testkit::sim::Profile;
+use tunnel_testkit::{
+    ends::{Ends, echo, head, stream},
+    sim::Profile,
+};
 
 const PROMPT: Duration = Duration::from_secs(1);
 
@@ -57,7 +60,7 @@ async fn a_finished_half_outlives_its_stream() {
 async fn a_stream_opens_in_one_round_trip_from_both_sides() {
     let latency = Duration::from_millis(100);
     let profile = Profile::new(latency, 100_000_000);
-    let mut world = World::new(&profile, None, H2Config::default());
+    let mut world = World::new(profile, H2Config::default());
     let (agent, server) = world.connect().await;
     // The server learns first how many streams the agent takes.
     sleep(PROMPT).await;
@@ -79,7 +82,7 @@ async fn windows_grow_until_a_long_path_is_full() {
     const RATE: u64 = 20_000_000;
     const SIZE: usize = 60_000_000;
     let profile = Profile::new(Duration::from_millis(50), RATE);
-    let mut world = World::new(&profile, None, H2Config::default());
+    let mut world = World::new(profile, H2Config::default());
     let (agent, server) = world.connect().await;
     let (mut near, mut far) = stream(&server, &agent).await;
     let start = Instant::now();
@@ -105,7 +108,7 @@ async fn bulk_goes_on_in_both_directions_at_once() {
         buffer: 8 * 1024,
         ..Profile::new(Duration::from_millis(2), 30_000_000)
     };
-    let mut world = World::new(&profile, None, H2Config::default());
+    let mut world = World::new(profile, H2Config::default());
     let (agent, server) = world.connect().await;
     let limit = Duration::from_secs(60);
     timeout(limit, async {
@@ -195,7 +198,13 @@ async fn the_round_trip_is_measured() {
         timeout: Duration::from_secs(1),
     }));
     let latency = Duration::from_millis(30);
-    let mut world = World::new(&Profile { latency, ..near() }, None, config);
+    let mut world = World::new(
+        Profile {
+            latency,
+            ..Profile::near()
+        },
+        config,
+    );
     let (agent, server) = world.connect().await;
     sleep(Duration::from_secs(30)).await;
     for end in [agent, server] {

@@ -15,7 +15,7 @@ use common::{
 use tunnel_core::Identity;
 use tunnel_testkit::{
     Side,
-    conformance::{Harness, Network, Setup, SetupError, Stage},
+    conformance::{Background, Harness, Network, Setup, SetupError, Stage},
     pki::Pki,
 };
 use tunnel_tls::ClientTls;
@@ -114,13 +114,13 @@ impl Network for QuicNetwork {
     async fn knock(&self) -> Result<Box<dyn Any + Send>, SetupError> {
         let (net, tls) = (self.net.clone(), self.tls.clone());
         let address = net.free_address(STRANGER);
-        let dialling = tokio::spawn(async move {
+        let stranger = Background::spawn(async move {
             let connected = raw::dial(&net, address, &tls, ALPN).await;
             std::future::pending::<()>().await;
             drop(connected);
         });
         tokio::task::yield_now().await;
-        Ok(Box::new(Abort(dialling)))
+        Ok(Box::new(stranger))
     }
 }
 
@@ -129,15 +129,6 @@ impl fmt::Debug for QuicNetwork {
         f.debug_struct("QuicNetwork")
             .field("agent", &AGENT)
             .finish_non_exhaustive()
-    }
-}
-
-/// Ends a task when it is dropped.
-struct Abort(tokio::task::JoinHandle<()>);
-
-impl Drop for Abort {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -8,8 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use carrier_quic::QuicConfig;
-use common::{STRANGER, World, fill, head, net::Link, raw::RawAgent, read_all, stream};
+use common::{STRANGER, World, fill, net::Link, raw::RawAgent, read_all};
 use tunnel_core::{CloseCode, Connection, Initiator, OpenError, RefusalKind, StreamCode};
+use tunnel_testkit::ends::{Ends, head, stream};
 
 fn world() -> World {
     World::new(QuicConfig::default(), Link::default())

@@ -7,9 +7,10 @@ mod common;
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use carrier_quic::QuicConfig;
-use common::{AGENT, SERVER, STRANGER, Verdict, World, claim, head, net::Link, raw::RawAgent, stream};
+use common::{AGENT, SERVER, STRANGER, World, net::Link, raw::RawAgent};
 use tokio::time::{Instant, sleep, timeout};
 use tunnel_core::{Carrier, Connection, ConnectionError, DialError, Initiator, Keepalive, OpenError};
+use tunnel_testkit::ends::{Ends, Verdict, claim, head, stream};
 
 /// Far more time than a report needs to be believed.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -215,7 +216,7 @@ async fn a_dial_to_a_port_that_nobody_has_fails_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_dial_heeds_no_forged_report() {
     let mut world = world();
-    let verdict = Verdict(None);
+    let verdict = Verdict::default();
     let endpoint_reports = world.net.reports_of(AGENT);
     let forging = tokio::spawn(async move {
         loop {
@@ -223,7 +224,7 @@ async fn a_dial_heeds_no_forged_report() {
             sleep(Duration::from_micros(100)).await;
         }
     });
-    let (agent, server) = timeout(Duration::from_secs(5), world.attempt(verdict)).await.unwrap();
+    let (agent, server) = timeout(Duration::from_secs(5), world.attempt(&verdict)).await.unwrap();
     forging.abort();
     let _ = stream(&(agent.unwrap() as Arc<dyn Connection>), &server.unwrap()).await;
 }

@@ -7,10 +7,13 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use carrier_quic::{ALPN, QuicConfig};
-use common::{AGENT, STRANGER, Verdict, World, claim, net::Link, raw};
+use common::{AGENT, STRANGER, World, net::Link, raw};
 use tokio::time::Instant;
-use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, DialError, HandshakeError, Listener, Rejection};
-use tunnel_testkit::pki::Pki;
+use tunnel_core::{Carrier, CloseCode, ConnectionError, DialError, HandshakeError, Listener, Rejection};
+use tunnel_testkit::{
+    ends::{Attempt, Ends, Verdict, claim},
+    pki::Pki,
+};
 use tunnel_tls::{ClientAuth, ClientTls, ServerTls};
 
 fn world() -> World {
@@ -23,13 +26,8 @@ fn world_with(tls: impl FnOnce(&Pki) -> (ServerTls, ClientTls)) -> World {
     World::with_tls(pki, &server, &client, QuicConfig::default(), Link::default())
 }
 
-type Outcome = (
-    Result<Arc<dyn Connection>, DialError>,
-    Result<Arc<dyn Connection>, HandshakeError>,
-);
-
 /// What the agent and the server say of an attempt that must fail on both sides.
-fn words((dialled, accepted): Outcome) -> (String, String) {
+fn words((dialled, accepted): Attempt) -> (String, String) {
     (dialled.unwrap_err().to_string(), accepted.unwrap_err().to_string())
 }
 
@@ -49,7 +47,7 @@ async fn both_ends_know_each_other_before_the_first_stream() {
 async fn a_rejection_arrives_whole() {
     let mut rejection = Rejection::new(CloseCode::OVERLOADED, "too many agents");
     rejection.not_before = Some(Duration::from_secs(30));
-    let (dialled, accepted) = world().attempt(Verdict(Some(rejection.clone()))).await;
+    let (dialled, accepted) = world().attempt(&Verdict::reject(rejection.clone())).await;
     assert!(matches!(dialled, Err(DialError::Rejected { rejection: got, .. }) if got == rejection));
     assert!(matches!(accepted, Err(HandshakeError::Rejected(got)) if got == rejection));
 }
@@ -57,7 +55,7 @@ async fn a_rejection_arrives_whole() {
 #[tokio::test(start_paused = true)]
 async fn a_missing_client_certificate_is_explained_to_both() {
     let mut world = world_with(|pki| (pki.server(), pki.anonymous_client()));
-    let (agent, server) = words(world.attempt(Verdict(None)).await);
+    let (agent, server) = words(world.attempt(&Verdict::default()).await);
     assert!(
         agent.ends_with("the peer requires a certificate, and this side sent none"),
         "{agent}"
@@ -71,7 +69,7 @@ async fn a_missing_client_certificate_is_explained_to_both() {
 #[tokio::test(start_paused = true)]
 async fn a_client_certificate_of_another_ca_is_explained_to_both() {
     let mut world = world_with(|pki| (pki.server(), pki.stranger(&Pki::new())));
-    let (agent, server) = words(world.attempt(Verdict(None)).await);
+    let (agent, server) = words(world.attempt(&Verdict::default()).await);
     assert!(
         agent.ends_with("it is not signed by a CA that the peer trusts"),
         "{agent}"
@@ -85,7 +83,7 @@ async fn a_client_certificate_of_another_ca_is_explained_to_both() {
 #[tokio::test(start_paused = true)]
 async fn a_server_certificate_of_another_ca_is_explained_to_both() {
     let mut world = world_with(|pki| (Pki::new().server_with(ClientAuth::None), pki.client()));
-    let (agent, server) = words(world.attempt(Verdict(None)).await);
+    let (agent, server) = words(world.attempt(&Verdict::default()).await);
     assert!(
         agent.ends_with("the peer's certificate is not signed by a CA that this side trusts"),
         "{agent}"
@@ -108,7 +106,13 @@ async fn another_protocol_is_turned_away_in_the_tls_handshake() {
     let mut world = world();
     let tls = world.pki.client();
     let (dialled, accepted) = tokio::join!(raw::dial(&world.net, STRANGER, &tls, b"h3"), async {
-        world.listener.accept().await.unwrap().handshake(&Verdict(None)).await
+        world
+            .listener
+            .accept()
+            .await
+            .unwrap()
+            .handshake(&Verdict::default())
+            .await
     });
     assert!(dialled.is_err());
     let error = accepted.unwrap_err().to_string();
@@ -123,7 +127,7 @@ async fn a_claim_that_never_comes_ends_the_attempt_and_delays_nobody() {
     let started = Instant::now();
     let mute = tokio::spawn(async move { raw::dial(&net, STRANGER, &tls, ALPN).await });
     let incoming = world.listener.accept().await.unwrap();
-    let incoming = tokio::spawn(async move { incoming.handshake(&Verdict(None)).await });
+    let incoming = tokio::spawn(async move { incoming.handshake(&Verdict::default()).await });
     let (_endpoint, quic) = mute.await.unwrap().unwrap();
     world.connect().await;
     assert!(started.elapsed() < Duration::from_secs(1));
@@ -152,7 +156,15 @@ async fn claim_of(bytes: &[u8]) -> (HandshakeError, quinn::ConnectionError) {
             let _ = tx.finish();
             quic.closed().await
         },
-        async { world.listener.accept().await.unwrap().handshake(&Verdict(None)).await }
+        async {
+            world
+                .listener
+                .accept()
+                .await
+                .unwrap()
+                .handshake(&Verdict::default())
+                .await
+        }
     );
     (accepted.unwrap_err(), closed)
 }
@@ -206,7 +218,7 @@ async fn garbage_on_the_port_disturbs_nobody() {
         socket.send_raw(common::SERVER, &bytes);
     }
     let claim = claim();
-    let verdict = Verdict(None);
+    let verdict = Verdict::default();
     let connected = tokio::select! {
         connected = world.carrier.dial(&claim, Instant::now() + Duration::from_secs(10)) => connected,
         () = async {
@@ -264,7 +276,7 @@ async fn an_attempt_that_is_dropped_ends_at_the_other_side() {
         _ = world.carrier.dial(&claim, Instant::now() + Duration::from_secs(10)) => unreachable!(),
         incoming = world.listener.accept() => incoming.unwrap(),
     };
-    let error = incoming.handshake(&Verdict(None)).await.unwrap_err();
+    let error = incoming.handshake(&Verdict::default()).await.unwrap_err();
     assert!(
         matches!(error, HandshakeError::Lost(ConnectionError::Transport(_))),
         "{error:?}"

@@ -7,9 +7,10 @@ mod common;
 use std::time::Duration;
 
 use carrier_quic::QuicConfig;
-use common::{STRANGER, World, head, net::Link, raw::RawAgent, read_all};
+use common::{STRANGER, World, net::Link, raw::RawAgent, read_all};
 use tokio::time::Instant;
 use tunnel_core::{Answer, CloseCode, ConnectionError, Initiator, OpenError, StreamCode};
+use tunnel_testkit::ends::head;
 
 async fn raw() -> RawAgent {
     let config = QuicConfig::builder().max_half_open(8).build().unwrap();

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carrier_quic::QuicConfig;
-use common::{World, head, net::Link, stream};
+use common::{World, net::Link};
 use tokio::time::Instant;
 use tunnel_core::{ConnectionError, Initiator, Keepalive, OpenError, RecvError};
+use tunnel_testkit::ends::{Ends, head, stream};
 
 fn config(interval: u64, timeout: u64) -> QuicConfig {
     let keepalive = Keepalive {

@@ -12,10 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use carrier_quic::{ClientEndpoint, QuicCarrier, QuicConfig, QuicListener};
-use common::{Verdict, claim, read_all, stream};
+use common::read_all;
 use tokio::{sync::oneshot, time::Instant};
 use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, DialError, Listener};
-use tunnel_testkit::pki::Pki;
+use tunnel_testkit::{
+    ends::{Ends, Verdict, claim, head, stream},
+    pki::Pki,
+};
 use tunnel_tls::ServerTls;
 
 struct Real {
@@ -32,15 +35,11 @@ impl Real {
         let carrier = QuicCarrier::new(server.parse().unwrap(), &pki.client(), QuicConfig::default()).unwrap();
         Ok(Self { listener, carrier })
     }
+}
 
-    async fn connect(&mut self) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
-        let (claim, verdict) = (claim(), Verdict(None));
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let (agent, server) = tokio::join!(self.carrier.dial(&claim, deadline), async {
-            let incoming = self.listener.accept().await.unwrap();
-            incoming.handshake(&verdict).await
-        });
-        (agent.unwrap(), server.unwrap())
+impl Ends for Real {
+    fn ends(&mut self) -> (&dyn Carrier, &mut dyn Listener) {
+        (&self.carrier, &mut self.listener)
     }
 }
 
@@ -155,7 +154,7 @@ impl Mortal {
                     QuicListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &first, QuicConfig::default()).unwrap();
                 ready.send(listener.local_addr().unwrap()).unwrap();
                 let incoming = listener.accept().await.unwrap();
-                let connection = incoming.handshake(&Verdict(None)).await.unwrap();
+                let connection = incoming.handshake(&Verdict::default()).await.unwrap();
                 death.await.ok();
                 drop((connection, listener));
             });
@@ -196,7 +195,7 @@ async fn the_successor_of_a_server_that_died_tells_its_agents_so() {
         }
     });
     let _successor = successor.await.unwrap();
-    let noticed = tokio::time::timeout(Duration::from_secs(5), agent.open(common::head()));
+    let noticed = tokio::time::timeout(Duration::from_secs(5), agent.open(head()));
     assert!(noticed.await.expect("within a third of the keepalive").is_err());
     assert!(!matches!(agent.closed().await, ConnectionError::TimedOut { .. }));
 }
@@ -205,7 +204,7 @@ async fn the_successor_of_a_server_that_died_tells_its_agents_so() {
 #[tokio::test]
 async fn the_system_of_a_server_that_died_tells_its_agents_so() {
     let (agent, addr, _) = Mortal::new().await.kill();
-    let noticed = tokio::time::timeout(Duration::from_secs(5), agent.open(common::head()));
+    let noticed = tokio::time::timeout(Duration::from_secs(5), agent.open(head()));
     assert!(noticed.await.expect("within a third of the keepalive").is_err());
     let ConnectionError::Transport(cause) = agent.closed().await else {
         panic!("not by the report")

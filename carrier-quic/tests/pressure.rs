@@ -8,8 +8,9 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use carrier_quic::QuicConfig;
-use common::{World, fill, net::Link, read_all, stream};
+use common::{World, fill, net::Link, read_all};
 use tunnel_core::{RecvError, SendError, StreamCode};
+use tunnel_testkit::ends::{Ends, stream};
 
 /// Sixteen streams of 64 KiB fit the budget of a megabyte.
 fn config() -> QuicConfig {

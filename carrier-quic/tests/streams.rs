@@ -14,9 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use carrier_quic::QuicConfig;
-use common::{World, fill, head, net::Link, read_all, read_some, stream};
+use common::{World, fill, net::Link, read_all, read_some};
 use tokio::time::{Instant, timeout};
 use tunnel_core::{CloseCode, Connection, OpenError, RecvError, Refusal, RefusalKind, SendError, StreamCode};
+use tunnel_testkit::ends::{Ends, head, stream};
 
 fn world() -> World {
     World::new(QuicConfig::default(), Link::default())

@@ -6,7 +6,6 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use carrier_ws::{WsCarrier, WsConfig, WsUrl};
-use common::{claim, whole};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -14,6 +13,7 @@ use tokio::{
 use tunnel_core::{Carrier, CloseCode, DialError};
 use tunnel_tcp::{Accept, BoxIo};
 use tunnel_testkit::{
+    ends::{claim, whole},
     pki::Pki,
     sim::{Net, Profile, SimAcceptor},
 };

@@ -5,7 +5,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{GET, Verdict, World, handshake, request, whole};
+use common::{GET, World, request};
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,6 +13,7 @@ use tokio::{
 };
 use tunnel_core::{Connection, ConnectionError, Initiator};
 use tunnel_tcp::BoxIo;
+use tunnel_testkit::ends::{Verdict, handshake, whole};
 
 /// A server's connection, and the pipe of the agent behind the upgrade.
 async fn admitted(world: &mut World) -> (BoxIo, Arc<dyn Connection>) {

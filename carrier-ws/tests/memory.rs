@@ -8,11 +8,13 @@ use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 use allocation_counter::measure;
 use bytes::Bytes;
 use carrier_ws::{WsCarrier, WsConfig, WsListener};
-use common::{Verdict, claim, handshake, head};
 use tokio::{runtime, sync::oneshot, time::Instant};
 use tunnel_core::{Carrier, Connection, Duplex, Listener};
 use tunnel_tcp::{Proxies, SocketOptions, TcpAcceptor, TcpDialer};
-use tunnel_testkit::pki::Pki;
+use tunnel_testkit::{
+    ends::{Verdict, claim, handshake, head},
+    pki::Pki,
+};
 use tunnel_tls::{ClientTls, ServerTls};
 
 const CONNECTIONS: usize = 100;

@@ -7,7 +7,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use carrier_ws::{WsAcceptor, WsCarrier, WsConfig, WsMounted};
-use common::{Verdict, claim, echo, handshake, request};
+use common::request;
 use hyper::{Response, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -19,6 +19,7 @@ use tunnel_core::{
     Rejection,
 };
 use tunnel_tcp::{Accept, Dial};
+use tunnel_testkit::ends::{Verdict, claim, echo, handshake};
 use tunnel_testkit::sim::{Net, Profile};
 
 /// Those who come to the server.
@@ -98,10 +99,10 @@ async fn pages_and_a_tunnel_share_a_port() {
     let (agent, server) = tokio::join!(clients.dial(), accept(&mut mounted));
     let (agent, server) = (agent.unwrap(), server.unwrap());
     assert_eq!(server.peer().claim().unwrap().agent.as_str(), "node-7");
-    echo(&*agent, &*server, 300_000).await;
-    echo(&*server, &*agent, 300_000).await;
+    echo(&agent, &server, 300_000).await;
+    echo(&server, &agent, 300_000).await;
     drop(mounted);
-    echo(&*agent, &*server, 1000).await;
+    echo(&agent, &server, 1000).await;
 }
 
 #[tokio::test(start_paused = true)]

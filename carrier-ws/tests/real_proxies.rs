@@ -6,13 +6,13 @@ mod common;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use carrier_ws::{WsCarrier, WsConfig, WsListener};
-use common::{Verdict, claim, echo, handshake, whole};
 use tokio::time::{Instant, timeout};
 use tunnel_core::{
     Carrier, Claim, Connection, DialError, Listener,
     proto::{Keepalive, mux},
 };
 use tunnel_tcp::{Proxies, SocketOptions, TcpAcceptor, TcpDialer};
+use tunnel_testkit::ends::{Verdict, claim, echo, meet, whole};
 use tunnel_testkit::programs::{self, Program};
 use tunnel_tls::{ClientTls, DevCa, IssuedFiles, Pem, Purpose, Trust};
 
@@ -82,8 +82,7 @@ async fn connect(
     listener: &mut WsListener,
     claim: &Claim,
 ) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
-    let verdict = Verdict::default();
-    let (agent, server) = tokio::join!(dial(carrier, claim), handshake(listener, &verdict));
+    let (agent, server) = meet(carrier, listener, claim, &Verdict::default()).await;
     (agent.unwrap(), server.unwrap())
 }
 
@@ -137,11 +136,11 @@ async fn works_behind(proxy: &Program, certificate: &Certificate, listener: &mut
     assert_eq!(server.peer().claim().unwrap().labels, claim.labels);
     assert_eq!(agent.peer().identity.dns, ["gw.example"]);
     for size in [1, 3_000_000] {
-        echo(&*agent, &*server, size).await;
-        echo(&*server, &*agent, size).await;
+        echo(&agent, &server, size).await;
+        echo(&server, &agent, size).await;
     }
     assert!(timeout(2 * SHORT, server.closed()).await.is_err(), "keepalive keeps it");
-    echo(&*server, &*agent, 1000).await;
+    echo(&server, &agent, 1000).await;
 
     agent.close(tunnel_core::CloseCode::DONE, "that is all");
     let error = timeout(PATIENCE, server.closed()).await.unwrap();
@@ -184,7 +183,7 @@ async fn refuses_long_claims(proxy: &Program, certificate: &Certificate) {
 async fn is_missed(proxy: Program, certificate: &Certificate, listener: &mut WsListener, end: impl FnOnce(Program)) {
     let carrier = carrier(&proxy, certificate, config(SHORT / 10));
     let (agent, server) = connect(&carrier, listener, &claim()).await;
-    echo(&*agent, &*server, 1000).await;
+    echo(&agent, &server, 1000).await;
     end(proxy);
     let noticed = async { tokio::join!(agent.closed(), server.closed()) };
     timeout(PATIENCE / 2, noticed).await.expect("both ends notice");

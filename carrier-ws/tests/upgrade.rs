@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use carrier_ws::WsConfig;
-use common::{GET, Verdict, World, carrier, claim, echo, handshake, request, whole};
+use common::{GET, World, carrier, request};
 use http::{Response, request::Parts};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,7 +15,11 @@ use tokio::{
 };
 use tunnel_core::{Carrier, CloseCode, DialError, HandshakeError, Rejection, Secret, Welcome};
 use tunnel_tcp::upgrade;
-use tunnel_testkit::{pki::Pki, sim::Profile};
+use tunnel_testkit::{
+    ends::{Ends, Verdict, claim, echo, handshake, whole},
+    pki::Pki,
+    sim::{Net, Profile},
+};
 use tunnel_tls::ClientAuth;
 
 #[tokio::test(start_paused = true)]
@@ -26,8 +30,8 @@ async fn bytes_move_both_ways() {
     assert_eq!(server.peer().claim().unwrap().agent.as_str(), "node-7");
     assert_eq!(agent.peer().welcome().unwrap().server.as_str(), "server-1");
     for size in [0, 1, 70_000, 3_000_000] {
-        echo(&*agent, &*server, size).await;
-        echo(&*server, &*agent, size).await;
+        echo(&agent, &server, size).await;
+        echo(&server, &agent, size).await;
     }
 }
 
@@ -35,19 +39,21 @@ async fn bytes_move_both_ways() {
 async fn with_tls_each_end_knows_the_other() {
     let pki = Pki::new();
     let (server, client) = (pki.server(), pki.client());
-    let mut world = World::new(Profile::default(), WsConfig::default(), Some((&server, &client)));
+    let mut world = World::tls(&server, &client);
     let (agent, server) = world.connect().await;
     assert_eq!(agent.peer().identity, pki.server_identity());
     assert_eq!(server.peer().identity, pki.client_identity());
-    echo(&*agent, &*server, 100_000).await;
+    echo(&agent, &server, 100_000).await;
 }
 
 #[test]
 fn the_document_shows_what_is_sent() {
     let document = include_str!("../../docs/wire.md");
+    let mut claim = claim();
+    claim.credential = None;
     let welcome = Welcome::new("server-1".parse().unwrap()).encode();
     for (name, value) in [
-        ("Tunnel-Claim", common::field(&claim())),
+        ("Tunnel-Claim", common::field(&claim)),
         ("Tunnel-Welcome", upgrade::encode(&welcome).to_str().unwrap().to_owned()),
         ("Sec-WebSocket-Key", common::KEY.to_owned()),
         ("Sec-WebSocket-Accept", common::ACCEPT.to_owned()),
@@ -55,7 +61,7 @@ fn the_document_shows_what_is_sent() {
         let line = format!("\n{name}: {value}\n");
         assert!(document.contains(&line), "no line {line}");
     }
-    assert_eq!(common::field(&claim()), common::CLAIM);
+    assert_eq!(common::field(&claim), common::CLAIM);
 }
 
 /// A credential travels in a field of its own where it can, and reaches the admission and nobody else.
@@ -71,11 +77,11 @@ async fn a_credential_arrives() {
         if let Some(value) = extra {
             config = config.header("Authorization", value);
         }
-        let mut world = World::new(Profile::default(), config.build().unwrap(), None);
+        let mut world = World::on(&Net::new(Profile::default()), None, config.build().unwrap());
         let mut claim = claim();
         claim.credential = Some(Secret::new(credential).unwrap());
         let verdict = Verdict::default();
-        let (agent, server) = world.attempt(&claim, &verdict).await;
+        let (agent, server) = world.attempt_with(&claim, &verdict).await;
         agent.unwrap();
         let arrival = verdict.arrival().unwrap();
         assert_eq!(arrival.claim, claim);
@@ -117,7 +123,7 @@ async fn a_rejection_reaches_the_agent_whole_and_has_a_status() {
         rejection.not_before = Some(Duration::from_millis(6001));
         let verdict = Verdict::reject(rejection.clone());
 
-        let (agent, server) = world.attempt(&claim(), &verdict).await;
+        let (agent, server) = world.attempt_with(&claim(), &verdict).await;
         let Err(DialError::Rejected { rejection: seen, .. }) = agent else {
             panic!("{agent:?}");
         };
@@ -316,7 +322,7 @@ async fn without_tls_and_with_it_do_not_fit() {
     let (server, client) = (pki.server_with(ClientAuth::None), pki.anonymous_client());
     let deadline = Instant::now() + Duration::from_secs(10);
 
-    let mut secure = World::new(Profile::default(), WsConfig::default(), Some((&server, &client)));
+    let mut secure = World::tls(&server, &client);
     let plain = carrier(&secure.net, &secure.listener, None, WsConfig::default(), "/tunnel");
     let claim = claim();
     let verdict = Verdict::default();

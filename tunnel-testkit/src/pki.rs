@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use tunnel_core::Identity;
+use tunnel_tcp::{ClientSecurity, ServerSecurity};
 use tunnel_tls::{CertName, ClientAuth, ClientTls, DevCa, Issued, Pem, Purpose, ServerTls, Trust};
 
 /// A CA of its own, in a directory that is removed with it, one server and one client.
@@ -21,6 +22,23 @@ pub struct Pki {
     server: Issued,
     client: Issued,
     _dir: tempfile::TempDir,
+}
+
+/// The name of the server in [`Pki`].
+pub const NAME: &str = "server.test";
+
+/// Both ends' part of TLS.
+pub type Tls<'a> = (&'a ServerTls, &'a ClientTls);
+
+/// TLS at both ends with this protocol of ALPN, or clear text.
+#[must_use]
+pub fn security(tls: Option<Tls<'_>>, alpn: &[u8]) -> (ServerSecurity, ClientSecurity) {
+    let Some((server, client)) = tls else {
+        return (ServerSecurity::Plain, ClientSecurity::Plain);
+    };
+    let name = NAME.parse().expect("a name");
+    let client = ClientSecurity::tls(client, &name, &[alpn]).expect("a name that certificates can hold");
+    (ServerSecurity::tls(server, &[alpn]), client)
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -42,7 +60,7 @@ impl Pki {
             ca.issue(&names, purpose, DAY).expect("a certificate")
         };
         Self {
-            server: issue("server.test", Purpose::Server),
+            server: issue(NAME, Purpose::Server),
             client: issue("node-7.test", Purpose::Client),
             ca,
             _dir: dir,
@@ -89,7 +107,7 @@ impl Pki {
         let Issued { chain, key, .. } = &other.client;
         ClientTls::builder(self.trust())
             .certificate(Pem::text(chain), Pem::text(key))
-            .server_name("server.test")
+            .server_name(NAME)
             .build()
             .expect("a client configuration")
     }
@@ -98,7 +116,7 @@ impl Pki {
     #[must_use]
     pub fn anonymous_client(&self) -> ClientTls {
         ClientTls::builder(self.trust())
-            .server_name("server.test")
+            .server_name(NAME)
             .build()
             .expect("a client configuration")
     }

@@ -4,39 +4,17 @@
 
 pub(crate) mod raw;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use carrier_grpc::{ALPN, GrpcCarrier, GrpcConfig, GrpcListener};
-use tokio::time::Instant;
-use tunnel_core::{
-    Admission, Admitted, Arrival, Carrier, Claim, Connection, DialError, Generation, HandshakeError, Host, HostPort,
-    Listener, Rejection, Secret, StreamHead, Target, Welcome,
-};
+use tunnel_core::{Carrier, HostPort, Listener};
 use tunnel_tcp::{ClientSecurity, ServerSecurity};
 use tunnel_testkit::{
-    pki::Pki,
+    ends::Ends,
+    pki::{Tls, security},
     sim::{Net, Profile},
 };
 use tunnel_tls::{ClientTls, ServerTls};
-
-/// Accepts every claim, or rejects every one.
-#[derive(Debug)]
-pub(crate) struct Verdict(pub(crate) Option<Rejection>);
-
-#[async_trait]
-impl Admission for Verdict {
-    async fn admit(&self, arrival: &Arrival) -> Result<Admitted, Rejection> {
-        match &self.0 {
-            Some(rejection) => Err(rejection.clone()),
-            None => Ok(Admitted {
-                identity: arrival.identity.clone(),
-                welcome: Welcome::new("server-1".parse().expect("an id")),
-            }),
-        }
-    }
-}
 
 /// A server and an agent on a network.
 pub(crate) struct World {
@@ -47,136 +25,46 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// In clear text.
+    /// In clear text, on a network of no remarkable kind.
     pub(crate) fn plain() -> Self {
-        Self::new(&near(), None, GrpcConfig::default())
+        Self::new(Profile::near(), GrpcConfig::default())
+    }
+
+    /// In clear text.
+    pub(crate) fn new(profile: Profile, config: GrpcConfig) -> Self {
+        Self::on(&Net::new(profile), None, config)
+    }
+
+    /// By TLS.
+    pub(crate) fn tls(server: &ServerTls, client: &ClientTls) -> Self {
+        Self::on(
+            &Net::new(Profile::default()),
+            Some((server, client)),
+            GrpcConfig::default(),
+        )
     }
 
     /// With TLS, where it is given.
-    pub(crate) fn new(profile: &Profile, tls: Option<(&ServerTls, &ClientTls)>, config: GrpcConfig) -> Self {
-        let server = tls.map_or(ServerSecurity::Plain, |(server, _)| {
-            ServerSecurity::tls(server, &[ALPN])
-        });
-        Self::between(profile, server, tls.map(|(_, client)| client), config)
+    pub(crate) fn on(net: &Net, tls: Option<Tls<'_>>, config: GrpcConfig) -> Self {
+        Self::between(net, security(tls, ALPN), config)
     }
 
     /// With ends that need not fit each other.
-    pub(crate) fn between(
-        profile: &Profile,
-        server: ServerSecurity,
-        client: Option<&ClientTls>,
-        config: GrpcConfig,
-    ) -> Self {
-        let net = Net::new(profile.clone());
+    pub(crate) fn between(net: &Net, (server, client): (ServerSecurity, ClientSecurity), config: GrpcConfig) -> Self {
         let accept = net.listen();
-        let address: HostPort = tunnel_tcp::Accept::local_addr(&accept)
-            .expect("an address")
-            .to_string()
-            .parse()
-            .expect("an address");
-        let security = client.map_or(ClientSecurity::Plain, |tls| {
-            let name = Host::Name("server.test".parse().expect("a name"));
-            ClientSecurity::tls(tls, &name, &[ALPN]).expect("a name that certificates can hold")
-        });
+        let address = accept.address();
         let dial = Arc::new(net.clone());
         Self {
-            carrier: GrpcCarrier::new(address.clone(), security, dial, config.clone()).expect("a carrier"),
+            carrier: GrpcCarrier::new(address.clone(), client, dial, config.clone()).expect("a carrier"),
             listener: GrpcListener::new(Box::new(accept), server, config),
             address,
-            net,
-        }
-    }
-
-    /// Both ends of one attempt to connect: the agent's, the server's.
-    pub(crate) async fn attempt(
-        &mut self,
-        verdict: Verdict,
-    ) -> (
-        Result<Arc<dyn Connection>, DialError>,
-        Result<Arc<dyn Connection>, HandshakeError>,
-    ) {
-        let claim = claim();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        tokio::join!(self.carrier.dial(&claim, deadline), async {
-            let incoming = self.listener.accept().await.expect("an attempt");
-            incoming.handshake(&verdict).await
-        })
-    }
-
-    /// What an agent learns of a server that never gets to see it.
-    pub(crate) async fn fail(&mut self) -> DialError {
-        let claim = claim();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        tokio::select! {
-            dialled = self.carrier.dial(&claim, deadline) => dialled.expect_err("it fails"),
-            incoming = self.listener.accept() => panic!("there is a call: {incoming:?}"),
-        }
-    }
-
-    /// The agent's and the server's handle of a connection.
-    pub(crate) async fn connect(&mut self) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
-        let (agent, server) = self.attempt(Verdict(None)).await;
-        (agent.expect("the agent connects"), server.expect("the server agrees"))
-    }
-
-    /// The server's handle of the next connection that is made.
-    pub(crate) async fn accept(&mut self) -> Arc<dyn Connection> {
-        let incoming = self.listener.accept().await.expect("an attempt");
-        incoming.handshake(&Verdict(None)).await.expect("the server agrees")
-    }
-
-    /// Has the listener make progress while something else goes on.
-    pub(crate) async fn serving<T>(&mut self, other: impl Future<Output = T>) -> T {
-        tokio::select! {
-            done = other => done,
-            incoming = self.listener.accept() => panic!("there is a call: {incoming:?}"),
+            net: net.clone(),
         }
     }
 }
 
-/// A network of no remarkable kind.
-pub(crate) fn near() -> Profile {
-    Profile::new(Duration::from_millis(1), 100_000_000)
-}
-
-pub(crate) fn pki() -> Pki {
-    Pki::new()
-}
-
-pub(crate) fn claim() -> Claim {
-    let mut claim = Claim::new("node-7".parse().expect("an id"), Generation(1));
-    claim.credential = Some(Secret::new("s3cr3t").expect("a secret"));
-    claim
-}
-
-pub(crate) fn head() -> StreamHead {
-    StreamHead::new("tcp://target.test:80".parse::<Target>().expect("a target"))
-}
-
-/// Sends `size` bytes over a new stream and back, and checks them.
-pub(crate) async fn echo(opener: &Arc<dyn Connection>, acceptor: &Arc<dyn Connection>, size: usize) {
-    let sent: Vec<u8> = (0..251).cycle().take(size).collect();
-    let (opened, accepted) = tokio::join!(opener.open(head()), async {
-        let inbound = acceptor.accept().await.expect("a stream");
-        inbound.accept().await.expect("accepted")
-    });
-    let (mut near, mut far) = (opened.expect("opened"), accepted);
-    let there = async {
-        near.tx.send_all(Bytes::from(sent.clone())).await.expect("sent");
-        near.tx.finish().await.expect("finished");
-    };
-    let back = async {
-        while let Some(bytes) = far.rx.recv(64 * 1024).await.expect("received") {
-            far.tx.send_all(bytes).await.expect("sent back");
-        }
-        far.tx.finish().await.expect("finished");
-    };
-    let mut seen = Vec::new();
-    let read = async {
-        while let Some(bytes) = near.rx.recv(64 * 1024).await.expect("received") {
-            seen.extend_from_slice(&bytes);
-        }
-    };
-    tokio::join!(there, back, read);
-    assert!(seen == sent, "{size} bytes come back as they were");
+impl Ends for World {
+    fn ends(&mut self) -> (&dyn Carrier, &mut dyn Listener) {
+        (&self.carrier, &mut self.listener)
+    }
 }

@@ -13,9 +13,12 @@ use tunnel_tcp::{
     Accept, BoxIo, ClientSecurity, Dial,
     upgrade::{ClaimFields, encode, welcome_field},
 };
-use tunnel_testkit::sim::Net;
+use tunnel_testkit::{
+    ends::{Verdict, claim},
+    sim::{Net, Profile},
+};
 
-use super::{Verdict, World, claim, near};
+use super::World;
 
 /// A real server's handle, and the pipe of an agent that has been welcomed.
 pub(crate) async fn agent(world: &mut World) -> (BoxIo, Arc<dyn Connection>) {
@@ -33,7 +36,7 @@ pub(crate) async fn agent(world: &mut World) -> (BoxIo, Arc<dyn Connection>) {
     };
     let server = async {
         let incoming = world.listener.accept().await.expect("an attempt");
-        incoming.handshake(&Verdict(None)).await.expect("agreed")
+        incoming.handshake(&Verdict::default()).await.expect("agreed")
     };
     tokio::join!(agent, server)
 }
@@ -43,14 +46,9 @@ async fn welcome<T>(
     config: carrier_h2::H2Config,
     serve: impl AsyncFnOnce(BoxIo) -> T,
 ) -> (T, Result<Arc<dyn Connection>, DialError>) {
-    let net = Net::new(near());
+    let net = Net::new(Profile::near());
     let mut accept = net.listen();
-    let address = accept
-        .local_addr()
-        .expect("an address")
-        .to_string()
-        .parse()
-        .expect("an address");
+    let address = accept.address();
     let carrier = carrier_h2::H2Carrier::new(address, ClientSecurity::Plain, Arc::new(net), config);
     let mut fields = HeaderMap::new();
     welcome_field(&Welcome::new("server-1".parse().expect("an id")), &mut fields);

@@ -11,39 +11,17 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use carrier_quic::{ClientEndpoint, QuicCarrier, QuicConfig, QuicListener};
 use quinn::EndpointConfig;
-use tokio::time::Instant;
-use tunnel_core::{
-    Admission, Admitted, Arrival, Carrier, Claim, Connection, DialError, Duplex, Generation, HandshakeError, HostPort,
-    Listener, RecvError, RecvStream, Rejection, SendStream, StreamHead, Target, Welcome,
-};
-use tunnel_testkit::pki::Pki;
+use tunnel_core::{Carrier, HostPort, Listener, RecvError, RecvStream, SendStream};
+use tunnel_testkit::{ends::Ends, pki::Pki};
 
 use self::net::{Link, Net};
 
 pub(crate) const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 8091);
 pub(crate) const AGENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 50_000);
 pub(crate) const STRANGER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)), 50_000);
-
-/// Accepts every claim, or rejects every one.
-#[derive(Debug)]
-pub(crate) struct Verdict(pub(crate) Option<Rejection>);
-
-#[async_trait]
-impl Admission for Verdict {
-    async fn admit(&self, arrival: &Arrival) -> Result<Admitted, Rejection> {
-        match &self.0 {
-            Some(rejection) => Err(rejection.clone()),
-            None => Ok(Admitted {
-                identity: arrival.identity.clone(),
-                welcome: Welcome::new("server-1".parse().expect("an id")),
-            }),
-        }
-    }
-}
 
 /// A server and an agent on a network.
 pub(crate) struct World {
@@ -92,27 +70,11 @@ impl World {
             .expect("a carrier")
             .with_endpoint(endpoint)
     }
+}
 
-    /// Both ends of one attempt to connect: the agent's, the server's.
-    pub(crate) async fn attempt(
-        &mut self,
-        verdict: Verdict,
-    ) -> (
-        Result<Arc<dyn Connection>, DialError>,
-        Result<Arc<dyn Connection>, HandshakeError>,
-    ) {
-        let claim = claim();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        tokio::join!(self.carrier.dial(&claim, deadline), async {
-            let incoming = self.listener.accept().await.expect("an attempt");
-            incoming.handshake(&verdict).await
-        })
-    }
-
-    /// The agent's and the server's handle of a connection.
-    pub(crate) async fn connect(&mut self) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
-        let (agent, server) = self.attempt(Verdict(None)).await;
-        (agent.expect("the agent connects"), server.expect("the server agrees"))
+impl Ends for World {
+    fn ends(&mut self) -> (&dyn Carrier, &mut dyn Listener) {
+        (&self.carrier, &mut self.listener)
     }
 }
 
@@ -120,28 +82,6 @@ fn endpoint_config(seed: u8) -> EndpointConfig {
     let mut config = EndpointConfig::default();
     config.rng_seed(Some([seed; 32]));
     config
-}
-
-pub(crate) fn claim() -> Claim {
-    Claim::new("node-7".parse().expect("an id"), Generation(1))
-}
-
-pub(crate) fn head() -> StreamHead {
-    StreamHead::new("tcp://target.test:80".parse::<Target>().expect("a target"))
-}
-
-/// Opens a stream from one end and accepts it at the other.
-pub(crate) async fn stream(opener: &Arc<dyn Connection>, acceptor: &Arc<dyn Connection>) -> (Duplex, Duplex) {
-    let (opened, accepted) = tokio::join!(opener.open(head()), async {
-        acceptor
-            .accept()
-            .await
-            .expect("a stream")
-            .accept()
-            .await
-            .expect("accepted")
-    });
-    (opened.expect("opened"), accepted)
 }
 
 /// Reads to the clean end.

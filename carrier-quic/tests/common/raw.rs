@@ -8,9 +8,10 @@ use quinn::{
     crypto::rustls::QuicClientConfig,
 };
 use tunnel_core::Listener;
+use tunnel_testkit::ends::{Verdict, claim};
 use tunnel_tls::ClientTls;
 
-use super::{SERVER, Verdict, World, claim, net::Net};
+use super::{SERVER, World, net::Net};
 
 /// An agent that has been welcomed, and the server's handle of it. Its streams are the test's business.
 pub(crate) struct RawAgent {
@@ -40,7 +41,7 @@ impl RawAgent {
     pub(crate) async fn connect(world: &mut World, from: SocketAddr) -> Self {
         let tls = world.pki.client();
         let net = world.net.clone();
-        let verdict = Verdict(None);
+        let verdict = Verdict::default();
         let (raw, server) = tokio::join!(
             async {
                 let (endpoint, quic) = dial(&net, from, &tls, ALPN).await.unwrap();

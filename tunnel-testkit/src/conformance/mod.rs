@@ -35,4 +35,5 @@ mod world;
 pub use self::{
     harness::{Harness, Network, Setup, SetupError, Stage},
     law::{LAWS, Law, LawViolation, check, law},
+    traffic::Background,
 };

@@ -190,10 +190,11 @@ pub(super) async fn is_pending<T>(future: impl Future<Output = T>) -> bool {
 
 /// A task that ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Background(AbortHandle);
+pub struct Background(AbortHandle);
 
 impl Background {
-    pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
+    /// Begins one.
+    pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(future).abort_handle())
     }
 }

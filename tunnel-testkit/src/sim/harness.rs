@@ -8,7 +8,6 @@ use tunnel_core::{
     mux::MuxConfig,
     proto::mux::{Budget, Config, Windows},
 };
-use tunnel_tcp::Accept;
 
 use super::{
     carrier::{Known, LinkCarrier, LinkListener},
@@ -55,7 +54,7 @@ impl Harness for LinkHarness {
         };
         let net = Net::new(self.profile.clone());
         let listener = net.listen();
-        let server = listener.local_addr()?.to_string().parse()?;
+        let server = listener.address();
         let dial = Arc::new(net.clone());
         Ok(Stage {
             carrier: Box::new(LinkCarrier::new(server, dial, known(Side::Server, SERVER), config())),

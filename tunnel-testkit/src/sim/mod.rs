@@ -3,7 +3,7 @@
 //! [`Net`] carries bytes as TCP would, with latency, bandwidth, jitter and small buffers, and breaks on request. It is
 //! [dialled](tunnel_tcp::Dial) and [accepts](tunnel_tcp::Accept) like the real one, so that a carrier over TCP runs in
 //! a test as it is. [`PipeLink`] carries messages over its pipes, and [`LinkCarrier`] with [`LinkListener`] shows what a
-//! carrier on the mux has to do; [`LinkHarness`] holds them to the laws.
+//! carrier on the mux has to do; [`LinkHarness`] holds them to the laws, and [`TcpHarness`] a carrier over TCP.
 //!
 //! The same seed and the same calls give the same bytes at the same times.
 //!
@@ -34,6 +34,7 @@ mod net;
 mod network;
 mod pipe;
 mod profile;
+mod tcp;
 
 pub use self::{
     carrier::{Known, LinkCarrier, LinkListener},
@@ -42,4 +43,5 @@ pub use self::{
     net::{AGENT, Net, SERVER, SimAcceptor, SimConnection},
     pipe::SimIo,
     profile::Profile,
+    tcp::{Make, TcpHarness},
 };

@@ -210,6 +210,15 @@ pub struct SimAcceptor {
     local_addr: SocketAddr,
 }
 
+impl SimAcceptor {
+    /// What to dial.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "ports are counted from one on")]
+    pub fn address(&self) -> HostPort {
+        HostPort::new(self.local_addr.ip().into(), self.local_addr.port()).expect("a port")
+    }
+}
+
 #[async_trait]
 impl Accept for SimAcceptor {
     fn local_addr(&self) -> io::Result<SocketAddr> {

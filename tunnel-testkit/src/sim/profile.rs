@@ -52,6 +52,30 @@ impl Profile {
         }
     }
 
+    /// A network in the same building: 1 ms, 20 MB/s.
+    #[must_use]
+    pub fn near() -> Self {
+        Self::new(Duration::from_millis(1), 20_000_000)
+    }
+
+    /// One across an ocean: 100 ms, 20 MB/s.
+    #[must_use]
+    pub fn far() -> Self {
+        Self::new(Duration::from_millis(100), 20_000_000)
+    }
+
+    /// One that moves at most so many bytes in a read and in a write, and lets none go before they are flushed, which
+    /// takes a millisecond; 1 ms, 2 MB/s.
+    #[must_use]
+    pub fn crumbs(max_read: usize, max_write: usize) -> Self {
+        Self {
+            max_read: Some(max_read),
+            max_write: Some(max_write),
+            flush_delay: Some(Duration::from_millis(1)),
+            ..Self::new(Duration::from_millis(1), 2_000_000)
+        }
+    }
+
     /// The time that so many bytes occupy the wire, rounded up.
     #[must_use]
     pub fn time_for(&self, bytes: u64) -> Duration {
