@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use carrier_grpc::{ALPN, GrpcCarrier, GrpcConfig, GrpcListener};
@@ -15,7 +15,7 @@ use tunnel_core::{
 use tunnel_tcp::{ClientSecurity, Proxies, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
 use tunnel_testkit::{
     ends::{claim, echo, meet},
-    programs::{self, Program},
+    programs::{self, Program, documented},
 };
 use tunnel_tls::{CertName, ClientTls, DevCa, Pem, Purpose, Trust};
 
@@ -23,18 +23,6 @@ const GUIDE: &str = include_str!("../../docs/grpc.md");
 
 /// The proxies close calls that are silent for longer than this.
 const PROXY_TIMEOUT: &str = "3s";
-
-/// The first block of this language in the guide.
-fn snippet(language: &str) -> &'static str {
-    let (_, rest) = GUIDE.split_once(&format!("```{language}\n")).expect("a snippet");
-    rest.split_once("```").expect("its end").0
-}
-
-/// A snippet with a part replaced that has to be there.
-fn with(snippet: &str, part: &str, other: &str) -> String {
-    assert!(snippet.contains(part), "{part} is not in {snippet}");
-    snippet.replace(part, other)
-}
 
 /// Lets whoever has the credential in.
 #[derive(Debug)]
@@ -131,7 +119,7 @@ async fn says_that_the_server_is_gone(proxy: &Program, security: ClientSecurity,
 }
 
 /// A certificate for the proxy, and an agent that trusts it.
-fn tls(directory: &std::path::Path) -> ClientSecurity {
+fn tls(directory: &Path) -> ClientSecurity {
     let ca = DevCa::create_or_load(directory.join("ca")).unwrap();
     let issued = ca
         .issue(
@@ -147,23 +135,64 @@ fn tls(directory: &std::path::Path) -> ClientSecurity {
 }
 
 /// The guide's nginx before this server.
-async fn nginx(server: SocketAddr, directory: &std::path::Path) -> Option<Program> {
-    let text = with(snippet("nginx"), "listen 443 ssl", "listen 127.0.0.1:PORT ssl");
-    let text = with(&text, "/etc/nginx", directory.to_str().unwrap());
-    let text = with(&text, "127.0.0.1:8091", &server.to_string());
-    let text = with(&text, "60s", PROXY_TIMEOUT);
+async fn nginx(server: SocketAddr, directory: &Path) -> Option<Program> {
+    let server = server.to_string();
+    let words = [
+        ("listen 443 ssl", "listen 127.0.0.1:PORT ssl"),
+        ("/etc/nginx", directory.to_str().unwrap()),
+        ("127.0.0.1:8091", &server),
+        ("60s", PROXY_TIMEOUT),
+    ];
+    let text = documented(GUIDE, "nginx", &words);
     let text = text.trim_start().strip_prefix("server {").unwrap();
     programs::nginx(text.trim_end().strip_suffix('}').unwrap()).await
 }
 
 async fn haproxy(server: SocketAddr) -> Option<Program> {
-    let text = with(
-        snippet("haproxy"),
-        ":443 ssl crt /etc/haproxy/tunnel.pem alpn h2",
-        "127.0.0.1:PORT proto h2",
-    );
-    let text = with(&text, "127.0.0.1:8091", &server.to_string());
-    programs::haproxy(&with(&text, "60s", PROXY_TIMEOUT)).await
+    let server = server.to_string();
+    let words = [
+        (
+            ":443 ssl crt /etc/haproxy/tunnel.pem alpn h2",
+            "127.0.0.1:PORT proto h2",
+        ),
+        ("127.0.0.1:8091", &server),
+        ("60s", PROXY_TIMEOUT),
+    ];
+    programs::haproxy(&documented(GUIDE, "haproxy", &words)).await
+}
+
+async fn envoy(server: SocketAddr, directory: &Path) -> Option<Program> {
+    let port = format!("port_value: {}", server.port());
+    let words = [
+        (
+            "address: 0.0.0.0, port_value: 443",
+            "address: 127.0.0.1, port_value: PORT",
+        ),
+        ("/etc/envoy", directory.to_str().unwrap()),
+        ("port_value: 8091", &port),
+        ("idle_timeout: 60s", "idle_timeout: 3s"),
+    ];
+    programs::envoy(&documented(GUIDE, "yaml", &words)).await
+}
+
+#[tokio::test]
+async fn envoy_works() {
+    let directory = tempfile::tempdir().unwrap();
+    let security = tls(directory.path());
+    let server = server();
+    if let Some(proxy) = envoy(server.local_addr().unwrap(), directory.path()).await {
+        works_through(proxy, security, server).await;
+    }
+}
+
+#[tokio::test]
+async fn envoy_without_a_server_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let security = tls(directory.path());
+    let gone = server().local_addr().unwrap();
+    if let Some(proxy) = envoy(gone, directory.path()).await {
+        says_that_the_server_is_gone(&proxy, security, "upstream connect error").await;
+    }
 }
 
 #[tokio::test]

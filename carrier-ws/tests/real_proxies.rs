@@ -13,7 +13,7 @@ use tunnel_core::{
 };
 use tunnel_tcp::{Proxies, SocketOptions, TcpAcceptor, TcpDialer};
 use tunnel_testkit::ends::{Verdict, claim, echo, meet, whole};
-use tunnel_testkit::programs::{self, Program};
+use tunnel_testkit::programs::{self, Program, documented};
 use tunnel_tls::{ClientTls, DevCa, IssuedFiles, Pem, Purpose, Trust};
 
 /// How long anything may take that should take no time.
@@ -86,19 +86,11 @@ async fn connect(
     (agent.unwrap(), server.unwrap())
 }
 
-/// A code block of the document, with some of its words replaced.
-fn documented(language: &str, words: &[(&str, &str)]) -> String {
-    let document = include_str!("../../docs/websocket.md");
-    let (_, block) = document.split_once(&format!("```{language}\n")).expect("a block");
-    let (block, _) = block.split_once("```").unwrap();
-    words.iter().fold(block.to_owned(), |block, (word, replacement)| {
-        assert!(block.contains(word), "no {word} in {block}");
-        block.replace(word, replacement)
-    })
-}
+const GUIDE: &str = include_str!("../../docs/websocket.md");
 
 async fn nginx(certificate: &Certificate, server: SocketAddr) -> Option<Program> {
     let server = documented(
+        GUIDE,
         "nginx",
         &[
             ("listen 443", "listen 127.0.0.1:PORT"),
@@ -113,6 +105,7 @@ async fn nginx(certificate: &Certificate, server: SocketAddr) -> Option<Program>
 
 async fn haproxy(certificate: &Certificate, server: SocketAddr) -> Option<Program> {
     let sections = documented(
+        GUIDE,
         "haproxy",
         &[
             ("bind :443", "bind 127.0.0.1:PORT"),

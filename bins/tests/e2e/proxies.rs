@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use tokio::{io::AsyncWriteExt as _, process::Command};
-use tunnel_testkit::programs::{self, PASSWORD, Program, USER};
+use tunnel_testkit::programs::{self, PASSWORD, Program, USER, documented};
 
 use crate::support::{Curl, Pair, Pki, Process, Server, TOKEN, agent_args_to, read_to_end, target};
 
@@ -133,6 +133,27 @@ async fn a_grpc_call_passes_nginx() {
     let agent = Process::agent(agent_with_token(&pki, &format!("grpc://{}", nginx.addr())));
     let line = agent.log.line("not connected").await;
     assert!(line.contains("502 Bad Gateway") && line.contains("nginx"), "{line}");
+}
+
+#[tokio::test]
+async fn a_grpc_call_passes_envoy() {
+    let pki = Pki::new();
+    let Pair { cert, key } = pki.server();
+    let server = server_behind("grpc+plain", &pki).await;
+    let words = [
+        (
+            "address: 0.0.0.0, port_value: 443",
+            "address: 127.0.0.1, port_value: PORT",
+        ),
+        ("/etc/envoy/tunnel.crt", cert.to_str().unwrap()),
+        ("/etc/envoy/tunnel.key", key.to_str().unwrap()),
+        ("port_value: 8091", &format!("port_value: {}", server.carrier.port())),
+    ];
+    let guide = include_str!("../../../docs/grpc.md");
+    let Some(envoy) = programs::envoy(&documented(guide, "yaml", &words)).await else {
+        return;
+    };
+    works_behind(&envoy, "grpc", &pki, &server).await;
 }
 
 /// As HAProxy wants them.

@@ -118,6 +118,28 @@ pub async fn haproxy(sections: &str) -> Option<Program> {
     Program::start("haproxy", configure).await
 }
 
+/// A proxy before a tunnel server, or one that a tunnel goes to. `config` is its configuration (YAML), where `PORT` is
+/// replaced by the port to listen on.
+///
+/// # Panics
+///
+/// As [`Program::start`].
+pub async fn envoy(config: &str) -> Option<Program> {
+    let configure = |directory: &Path, port: u16| {
+        let file = write(directory, "envoy.yaml", &config.replace("PORT", &port.to_string()));
+        let words = [
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "warning",
+            "-c",
+        ];
+        words.into_iter().map(str::to_owned).chain([file]).collect()
+    };
+    Program::start("envoy", configure).await
+}
+
 /// Writes a file and gives its path.
 fn write(directory: &Path, name: &str, text: &str) -> String {
     let file = directory.join(name);

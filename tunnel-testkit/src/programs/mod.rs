@@ -9,6 +9,7 @@
 )]
 
 mod configured;
+mod guide;
 
 use std::{
     fs::{self, Permissions},
@@ -26,7 +27,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-pub use configured::{PASSWORD, USER, haproxy, nginx, squid, tinyproxy};
+pub use configured::{PASSWORD, USER, envoy, haproxy, nginx, squid, tinyproxy};
+pub use guide::documented;
 
 /// How long a program may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
