@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -11,23 +11,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunnel_proto::{AgentId, Claim, Generation, Labels, Text};
 
 use super::{
-    Agent, AgentConfig, AgentMetrics, Callers, CredentialSource, Inner, InvalidAgentConfig, entry::Entry,
-    forward::Forward, listen::Port, targets::Targets,
+    Agent, AgentConfig, AgentMetrics, CredentialSource, Inner, InvalidAgentConfig, entry::Entry, forward::Forward,
+    targets::Targets,
 };
-use crate::{
-    accept::Gate,
-    carrier::{Carrier, Listener},
-    dial::TargetDialer,
-    inbound::InboundHandler,
-    policy::AgentPolicy,
-};
+use crate::{accept::Gate, carrier::Carrier, dial::TargetDialer, inbound::InboundHandler, policy::AgentPolicy};
 
 /// Puts an [`Agent`] together.
 pub struct AgentBuilder {
     claim: Claim,
     credential: Option<CredentialSource>,
     servers: Vec<Vec<Arc<dyn Carrier>>>,
-    listeners: Vec<(Box<dyn Listener>, Callers)>,
     policy: Arc<AgentPolicy>,
     dialer: TargetDialer,
     handler: Option<Arc<dyn InboundHandler>>,
@@ -44,7 +37,6 @@ impl AgentBuilder {
             claim,
             credential: None,
             servers: Vec::new(),
-            listeners: Vec::new(),
             policy: Arc::default(),
             dialer: TargetDialer::default(),
             handler: None,
@@ -83,18 +75,10 @@ impl AgentBuilder {
     }
 
     /// Adds a server by the carriers that reach it, best first. The agent keeps a connection with every server that
-    /// is added.
+    /// is added. Without any, it has only the connections that come by [`listen`](super::RunningAgent::listen).
     #[must_use]
     pub fn server(mut self, carriers: Vec<Arc<dyn Carrier>>) -> Self {
         self.servers.push(carriers);
-        self
-    }
-
-    /// Adds a listener, by which others connect to the agent and open streams as a server does; `callers` says who may.
-    /// An agent with listeners needs no server.
-    #[must_use]
-    pub fn listener(mut self, listener: Box<dyn Listener>, callers: Callers) -> Self {
-        self.listeners.push((listener, callers));
         self
     }
 
@@ -127,24 +111,13 @@ impl AgentBuilder {
         self
     }
 
-    /// Makes the agent, which connects and takes connections in once it is started.
+    /// Makes the agent, which connects once it is started.
     pub fn build(self) -> Result<Agent, InvalidAgentConfig> {
         let config = self.config;
         config.validate()?;
-        if self.servers.is_empty() && self.listeners.is_empty() {
-            return Err(InvalidAgentConfig::NoServer);
-        }
         if let Some(at) = self.servers.iter().position(Vec::is_empty) {
             return Err(InvalidAgentConfig::NoCarrier(at + 1));
         }
-        let mut listeners = Vec::with_capacity(self.listeners.len());
-        for (listener, callers) in self.listeners {
-            let carrier = listener.name();
-            let addr = listener.local_addr();
-            let addr = addr.map_err(|source| InvalidAgentConfig::Listener { carrier, source })?;
-            listeners.push((Arc::new(Port::new(carrier, addr, callers)), listener));
-        }
-        let ports = listeners.iter().map(|(port, _)| Arc::clone(port)).collect();
         let metrics = AgentMetrics::default();
         let targets = Arc::new(Targets::new(self.policy));
         let forward = || {
@@ -155,14 +128,14 @@ impl AgentBuilder {
                 metrics.clone(),
             )) as _
         };
-        let inner = Inner {
+        Ok(Agent(Arc::new(Inner {
             claim: self.claim,
             credential: self.credential,
             handler: self.handler.unwrap_or_else(forward),
             pending: Arc::new(Semaphore::new(config.max_pending_dials as usize)),
             accepted: Semaphore::new(config.max_accepted as usize),
             gate: Gate::new(&config.accept, None, metrics.accept.clone()),
-            ports,
+            ports: Mutex::default(),
             config,
             targets,
             metrics,
@@ -175,11 +148,7 @@ impl AgentBuilder {
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-        };
-        Ok(Agent {
-            inner: Arc::new(inner),
-            listeners,
-        })
+        })))
     }
 }
 
@@ -188,7 +157,6 @@ impl fmt::Debug for AgentBuilder {
         f.debug_struct("AgentBuilder")
             .field("claim", &self.claim)
             .field("servers", &self.servers)
-            .field("listeners", &self.listeners)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,6 @@
 //! What can be set about an agent.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use crate::{accept::AcceptConfig, keep::BackoffConfig};
 
@@ -43,26 +43,15 @@ impl Default for AgentConfig {
 }
 
 /// An agent that cannot work.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidAgentConfig {
     /// A setting must be more than zero.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
-    /// There is neither a server to connect to nor a listener, so that nobody could open a stream.
-    #[error("an agent needs at least one server or listener")]
-    NoServer,
     /// There is no way to reach a server.
     #[error("server {0} has no carrier")]
     NoCarrier(usize),
-    /// A listener does not know its address.
-    #[error("the address of the {carrier} listener is not known")]
-    Listener {
-        /// By which carrier it listens.
-        carrier: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 impl AgentConfig {

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fmt,
+    fmt, io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -50,23 +50,14 @@ impl Callers {
 
 /// One listener of an agent.
 pub(super) struct Port {
-    pub(super) carrier: &'static str,
-    pub(super) addr: SocketAddr,
+    carrier: &'static str,
+    addr: SocketAddr,
     callers: Callers,
     /// How many connections that came by it are served.
     served: AtomicUsize,
 }
 
 impl Port {
-    pub(super) fn new(carrier: &'static str, addr: SocketAddr, callers: Callers) -> Self {
-        Self {
-            carrier,
-            addr,
-            callers,
-            served: AtomicUsize::new(0),
-        }
-    }
-
     pub(super) fn status(&self) -> ListenerStatus {
         ListenerStatus {
             carrier: self.carrier,
@@ -76,10 +67,23 @@ impl Port {
     }
 }
 
-/// Takes connections in by one listener, until the agent drains or the listener ends.
-pub(super) async fn run(agent: Arc<Inner>, port: Arc<Port>, listener: Box<dyn Listener>) {
-    info!(carrier = port.carrier, addr = %port.addr, "listening for connections that open streams here");
-    accept::run(Arc::new(Reception { agent, port }), listener).await;
+/// Takes connections in by a listener, in a task of its own, until the agent drains or the listener ends.
+pub(super) fn start(agent: &Arc<Inner>, listener: Box<dyn Listener>, callers: Callers) -> io::Result<SocketAddr> {
+    let (carrier, addr) = (listener.name(), listener.local_addr()?);
+    info!(carrier, %addr, "listening for connections that open streams here");
+    let port = Arc::new(Port {
+        carrier,
+        addr,
+        callers,
+        served: AtomicUsize::new(0),
+    });
+    agent.ports().push(Arc::clone(&port));
+    let reception = Reception {
+        agent: Arc::clone(agent),
+        port,
+    };
+    agent.tasks.spawn(accept::run(Arc::new(reception), listener));
+    Ok(addr)
 }
 
 /// The agent at one of its listeners.

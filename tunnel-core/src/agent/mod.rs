@@ -13,7 +13,12 @@ mod status;
 mod streams;
 mod targets;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Semaphore, watch},
@@ -49,12 +54,8 @@ use crate::{
 /// An agent that has not been started.
 ///
 /// It keeps a connection with each of its servers: dials again when one is lost, first quickly, then with
-/// [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one finishes its streams. By
-/// its listeners, if it has any, it takes connections in.
-pub struct Agent {
-    inner: Arc<Inner>,
-    listeners: Vec<(Arc<Port>, Box<dyn Listener>)>,
-}
+/// [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one finishes its streams.
+pub struct Agent(Arc<Inner>);
 
 /// An agent at work. Clones are the same agent.
 ///
@@ -76,7 +77,7 @@ struct Inner {
     /// For connections that came by listeners.
     accepted: Semaphore,
     gate: Gate,
-    ports: Vec<Arc<Port>>,
+    ports: Mutex<Vec<Arc<Port>>>,
     config: AgentConfig,
     targets: Arc<Targets>,
     metrics: AgentMetrics,
@@ -112,12 +113,9 @@ impl Agent {
     /// Starts to connect, in tasks of its own. Must be called in a tokio runtime.
     #[must_use = "the agent ends when this is dropped"]
     pub fn start(self) -> RunningAgent {
-        let Self { inner, listeners } = self;
+        let inner = self.0;
         for entry in &inner.entries {
             inner.tasks.spawn(keep::run(Arc::clone(&inner), Arc::clone(entry)));
-        }
-        for (port, listener) in listeners {
-            inner.tasks.spawn(listen::run(Arc::clone(&inner), port, listener));
         }
         RunningAgent {
             _stop_with_last: Arc::new(inner.stop.clone().drop_guard()),
@@ -137,6 +135,14 @@ impl RunningAgent {
     #[must_use]
     pub fn id(&self) -> &AgentId {
         &self.inner.claim.agent
+    }
+
+    /// Takes in connections of others, which then open streams as a server does, in a task of its own; gives the address
+    /// that it listens on. `callers` says who may connect. Must be called in a tokio runtime.
+    ///
+    /// The listener is closed when the agent drains.
+    pub fn listen(&self, listener: Box<dyn Listener>, callers: Callers) -> io::Result<SocketAddr> {
+        listen::start(&self.inner, listener, callers)
     }
 
     /// How the agent stands with its servers.
@@ -259,6 +265,10 @@ impl Inner {
         let _ = self.draining.subscribe().wait_for(|&draining| draining).await;
     }
 
+    fn ports(&self) -> MutexGuard<'_, Vec<Arc<Port>>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until the agent makes and takes no more connections.
     async fn closing(&self) {
         tokio::select! {
@@ -303,14 +313,14 @@ impl Inner {
             generation: self.claim.generation,
             draining: *self.draining.borrow(),
             servers,
-            listeners: self.ports.iter().map(|port| port.status()).collect(),
+            listeners: self.ports().iter().map(|port| port.status()).collect(),
         }
     }
 }
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+        self.0.fmt(f)
     }
 }
 
@@ -325,7 +335,7 @@ impl fmt::Debug for Inner {
         f.debug_struct("Agent")
             .field("id", &self.claim.agent)
             .field("servers", &self.entries.len())
-            .field("listeners", &self.ports.len())
+            .field("listeners", &self.ports().len())
             .field("connected", &*self.connected.borrow())
             .field("draining", &*self.draining.borrow())
             .finish_non_exhaustive()

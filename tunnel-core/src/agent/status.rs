@@ -18,7 +18,7 @@ pub struct AgentStatus {
     pub draining: bool,
     /// Its servers, as they were configured.
     pub servers: Vec<ServerStatus>,
-    /// Its listeners, as they were configured.
+    /// Its listeners, in the order in which they were added.
     pub listeners: Vec<ListenerStatus>,
 }
 

@@ -98,8 +98,9 @@ impl Incoming for Visit {
 
 fn agent(callers: Callers, change: impl FnOnce(AgentBuilder) -> AgentBuilder) -> (RunningAgent, Doorstep) {
     let (visits, door) = mpsc::channel(64);
-    let builder = Agent::builder(id()).listener(Box::new(Door(door)), callers);
-    let agent = change(builder).build().unwrap().start();
+    let agent = change(Agent::builder(id())).build().unwrap().start();
+    let addr = agent.listen(Box::new(Door(door)), callers).unwrap();
+    assert_eq!(addr.port(), 15_008);
     (agent, Doorstep(visits))
 }
 
@@ -234,11 +235,12 @@ async fn dropping_the_last_agent_ends_everything() {
     soon(doorstep.0.closed()).await;
 }
 
-#[test]
-fn an_agent_needs_a_server_or_a_listener() {
-    let error = Agent::builder(id()).build().unwrap_err();
-    assert_eq!(error.to_string(), "an agent needs at least one server or listener");
-    let (_visits, door) = mpsc::channel(1);
-    let builder = Agent::builder(id()).listener(Box::new(Door(door)), Callers::Anyone);
-    builder.build().unwrap();
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_comes_after_the_drain_is_closed_at_once() {
+    let (agent, _doorstep) = open_to_all();
+    agent.drain();
+    let (visits, door) = mpsc::channel(1);
+    agent.listen(Box::new(Door(door)), Callers::Anyone).unwrap();
+    soon(visits.closed()).await;
+    assert_eq!(soon(agent.shutdown(SECOND)).await, 0);
 }
