@@ -13,43 +13,12 @@ use tunnel_core::{
 };
 use tunnel_tcp::{Proxies, SocketOptions, TcpAcceptor, TcpDialer};
 use tunnel_testkit::ends::{Verdict, claim, echo, meet, whole};
-use tunnel_testkit::programs::{self, Program, documented};
-use tunnel_tls::{ClientTls, DevCa, IssuedFiles, Pem, Purpose, Trust};
+use tunnel_testkit::programs::{self, Certificate, Program, documented};
 
 /// How long anything may take that should take no time.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How soon a proxy of these tests ends what is silent. A busy machine must not be silent for so long by itself.
 const SHORT: Duration = Duration::from_secs(3);
-
-/// A certificate for `gw.example`, for the proxy.
-struct Certificate {
-    directory: tempfile::TempDir,
-    ca: DevCa,
-    files: IssuedFiles,
-}
-
-impl Certificate {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let ca = DevCa::create_or_load(directory.path().join("ca")).unwrap();
-        let names = ["gw.example".parse().unwrap()];
-        let files = ca.ensure("gw", &names, Purpose::Server).unwrap();
-        Self { directory, ca, files }
-    }
-
-    fn client(&self) -> ClientTls {
-        let trust = Trust::ca(Pem::file(self.ca.certificate_file()));
-        ClientTls::builder(trust).server_name("gw.example").build().unwrap()
-    }
-
-    /// Chain and key in one file.
-    fn both(&self) -> String {
-        let file = self.directory.path().join("gw.pem");
-        let parts = [&self.files.chain, &self.files.key].map(|file| std::fs::read_to_string(file).unwrap());
-        std::fs::write(&file, parts.concat()).unwrap();
-        file.display().to_string()
-    }
-}
 
 fn config(interval: Duration) -> WsConfig {
     let timeout = Duration::from_secs(5);
@@ -94,8 +63,8 @@ async fn nginx(certificate: &Certificate, server: SocketAddr) -> Option<Program>
         "nginx",
         &[
             ("listen 443", "listen 127.0.0.1:PORT"),
-            ("/etc/nginx/gw.crt", &certificate.files.chain.display().to_string()),
-            ("/etc/nginx/gw.key", &certificate.files.key.display().to_string()),
+            ("/etc/nginx/gw.crt", certificate.chain()),
+            ("/etc/nginx/gw.key", certificate.key()),
             ("127.0.0.1:8091", &server.to_string()),
             ("60s", "3s"),
         ],

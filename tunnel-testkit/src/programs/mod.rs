@@ -8,6 +8,7 @@
     reason = "a test fails by panicking; clippy exempts only functions marked as tests"
 )]
 
+mod certificate;
 mod configured;
 mod guide;
 
@@ -27,6 +28,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+pub use certificate::Certificate;
 pub use configured::{PASSWORD, USER, envoy, haproxy, nginx, squid, tinyproxy};
 pub use guide::documented;
 
