@@ -69,6 +69,7 @@ async fn works_behind(proxy: Program, certificate: &Certificate, mut listener: H
     timeout(PATIENCE / 2, cut).await.expect("the proxy ends what is silent");
 
     let (closing, far) = connect(&often, &mut listener).await;
+    echo(&closing, &far, 1000).await;
     closing.close(CloseCode::DONE, "that is all");
     let error = timeout(PATIENCE, far.closed()).await.unwrap();
     assert!(error.to_string().contains("that is all"), "{error:?}");
