@@ -25,6 +25,8 @@ pub struct Watch {
     /// The shortest round trip of this span of [`MEMORY`] and of the one before, and when this one began.
     shortest: [Option<Duration>; 2],
     span: Instant,
+    /// When the round trip was last measured with little on its way to this end.
+    quiet: Instant,
 }
 
 /// What a moment brings.
@@ -51,6 +53,7 @@ impl Watch {
             round_trip: None,
             shortest: [None; 2],
             span: now,
+            quiet: now,
         }
     }
 
@@ -112,6 +115,20 @@ impl Watch {
             self.sampled = Some(now);
             self.wanted = true;
         }
+    }
+
+    /// Whether the shortest round trip may soon be forgotten, while all that were measured since hold the queue that bulk
+    /// builds: a window fitted to those would build a longer one, without end.
+    #[must_use]
+    pub fn wants_quiet(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.quiet) >= MEMORY
+    }
+
+    /// Measures the round trip now that little is on its way to this end. A measurement that is under way is given up:
+    /// it waited behind bulk.
+    pub fn sample_quiet(&mut self, now: Instant) {
+        (self.quiet, self.sampled, self.sent) = (now, Some(now), None);
+        self.wanted = true;
     }
 
     /// Whether a PING should go out.

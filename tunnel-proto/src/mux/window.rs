@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::{Windows, budget::Pressure};
 
-/// A round trip below this is taken for this long: between two processes the delay is that of their schedulers.
-const SHORTEST_ROUND_TRIP: Duration = Duration::from_millis(1);
 /// A stream whose reader took longer for a window has idled or stalled.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -56,7 +54,6 @@ impl Window {
     ) {
         let elapsed = now.saturating_duration_since(self.since);
         let drained = returned - self.base;
-        let round_trip = round_trip.map(|round_trip| round_trip.max(SHORTEST_ROUND_TRIP));
         self.size = if pressure == Pressure::Tight {
             (self.size / 2).max(windows.floor)
         } else if self.size < windows.start {

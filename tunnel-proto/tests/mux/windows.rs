@@ -57,6 +57,9 @@ fn a_path_that_queues_all_it_is_given_does_not_make_the_window_grow() {
     // The path carries 150 KB in a round trip.
     let credit = ahead(link, Duration::from_secs(25));
     assert!(credit <= 4 * 150_000, "{credit}");
+    // Nor when the round trips that were measured before the bulk began have been forgotten.
+    let credit = ahead(link, Duration::from_secs(300));
+    assert!(credit <= 8 * 150_000, "{credit}");
 }
 
 #[test]

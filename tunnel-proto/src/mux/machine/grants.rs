@@ -1,6 +1,6 @@
 //! What this end grants its peer: credit on streams, and on the whole.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Mux;
 use crate::mux::{
@@ -8,6 +8,10 @@ use crate::mux::{
     budget::Pressure,
     stream::{Opening, Stream},
 };
+
+/// A reader takes this long for a turn, however short the path: between two processes the delay is that of their
+/// schedulers.
+const SHORTEST_TURN: Duration = Duration::from_millis(1);
 
 impl Mux {
     /// A stream with the window that memory allows; the peer knows of the smallest.
@@ -40,7 +44,9 @@ impl Mux {
             now,
             recv.credit.returned(),
             // Not the smoothed one: a window that grows with the queue it builds would have no end.
-            self.watch.shortest_round_trip(),
+            self.watch
+                .shortest_round_trip()
+                .map(|shortest| shortest.max(SHORTEST_TURN)),
             self.account.pressure(),
             &self.config.windows,
         );
@@ -51,16 +57,32 @@ impl Mux {
         }
     }
 
-    /// Whether the peer should be told of credit of the connection.
+    /// Whether the peer should be told of credit of the connection. Before a measurement of the round trip, only when
+    /// the peer has used up what it knows of but for a little, so that little is on its way.
     pub(super) fn max_data_due(&self) -> bool {
         let window = self.recv_window.size();
-        self.recv_credit.due(window) >= (window / 4).max(1)
+        if self.quieting {
+            self.recv_credit.outstanding() <= window / 8
+        } else {
+            self.recv_credit.due(window) >= (window / 4).max(1)
+        }
+    }
+
+    /// Announces credit of the connection; gives the new limit.
+    pub(super) fn grant_connection(&mut self, now: Instant) -> u64 {
+        if self.quieting {
+            self.watch.sample_quiet(now);
+        } else {
+            self.watch.sample(now);
+        }
+        self.quieting = self.watch.wants_quiet(now);
+        self.fit_connection(now);
+        self.recv_credit.announce(self.recv_window.size())
     }
 
     /// Fits the window of the connection to the path: what is under way beyond that stands in the buffers of this end's
     /// kernel while it is busy, and whatever is sent next, however urgent, waits behind it.
-    pub(super) fn fit_connection(&mut self, now: Instant) {
-        self.watch.sample(now);
+    fn fit_connection(&mut self, now: Instant) {
         self.recv_window.fit(
             now,
             self.recv_credit.returned(),

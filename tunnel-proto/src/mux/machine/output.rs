@@ -118,17 +118,15 @@ impl Mux {
         for ping in self.pings.drain(..) {
             Frame::Pong(ping).encode(out);
         }
+        if self.max_data_due() {
+            let offset = VarInt::saturating_from_u64(self.grant_connection(now));
+            Frame::MaxData { offset }.encode(out);
+        }
         // Not before the peer's HELLO: until then it is not known to listen.
         if self.peer.is_some()
             && let Some(ping) = self.watch.take_ping(now)
         {
             Frame::Ping(ping).encode(out);
-        }
-        if self.max_data_due() {
-            self.fit_connection(now);
-            let offset = self.recv_credit.announce(self.recv_window.size());
-            let offset = VarInt::saturating_from_u64(offset);
-            Frame::MaxData { offset }.encode(out);
         }
         if self.max_streams_due() {
             self.accepts.granted = u64::from(self.config.max_streams) + self.accepts.gone;
