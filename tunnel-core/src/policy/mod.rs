@@ -4,6 +4,7 @@
 
 mod agent;
 mod pattern;
+mod rules;
 mod server;
 mod special;
 mod target;
@@ -11,6 +12,7 @@ mod target;
 pub use self::{
     agent::{AgentPolicy, AgentPolicyConfig, AgentRuleConfig, TargetDenied},
     pattern::{InvalidPattern, Pattern},
-    server::{Access, ClaimConfig, Denied, Effect, InvalidPolicy, Policy, PolicyConfig, RuleConfig, Scope},
+    rules::{Effect, InvalidPolicy},
+    server::{Access, ClaimConfig, Denied, Policy, PolicyConfig, RuleConfig, Scope},
     target::{HostRule, InvalidHostRule, InvalidPortRange, PortRange, TargetRule},
 };
