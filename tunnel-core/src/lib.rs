@@ -15,6 +15,7 @@ pub mod dial;
 pub mod error;
 pub mod inbound;
 mod keep;
+mod metrics;
 pub mod mux;
 pub mod opener;
 pub mod policy;

@@ -6,6 +6,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::metrics::CarrierLabels;
+
 /// What the accept loops of a server or an agent count. Clones share their figures.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AcceptMetrics {
@@ -16,31 +18,9 @@ pub(crate) struct AcceptMetrics {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct CarrierLabels {
-    pub(crate) carrier: &'static str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabels {
     pub(crate) carrier: &'static str,
     pub(crate) reason: &'static str,
-}
-
-/// Counts one in a gauge until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted(Gauge);
-
-impl Counted {
-    pub(crate) fn in_gauge(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl AcceptMetrics {

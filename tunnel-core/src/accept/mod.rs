@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::metrics::{AcceptMetrics, CarrierLabels, Counted, ReasonLabels};
+pub(crate) use self::metrics::{AcceptMetrics, ReasonLabels};
 pub use self::{
     config::AcceptConfig,
     places::{NoPlace, Place, Places},
@@ -21,6 +21,7 @@ pub use self::{
 use crate::{
     carrier::{Admission, Connection, Incoming, Listener},
     error::{AcceptError, HandshakeError},
+    metrics::{CarrierLabels, Counted},
 };
 
 /// The first pause after a failed accept, for example for want of file descriptors; it doubles up to the last.

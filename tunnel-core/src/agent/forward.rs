@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use tunnel_proto::{Refusal, RefusalKind, StreamCode, Target};
 
-use super::{AgentMetrics, metrics::ResultLabels, targets::Targets};
+use super::{AgentMetrics, targets::Targets};
 use crate::{
     carrier::{Inbound, Peer},
     dial::{TargetDialer, TargetSocket},
@@ -55,8 +55,7 @@ impl Forward {
             Ok(_) => "reached",
             Err(refusal) => refusal.kind.name(),
         };
-        let duration = self.metrics.dial_duration.get_or_create_owned(&ResultLabels { result });
-        duration.observe(started.elapsed().as_secs_f64());
+        self.metrics.traffic.dialled(result, started.elapsed());
         dialled
     }
 }

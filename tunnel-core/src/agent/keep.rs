@@ -5,16 +5,12 @@ use std::sync::Arc;
 use tracing::{info, warn};
 use tunnel_proto::Claim;
 
-use super::{
-    Inner,
-    entry::Entry,
-    metrics::{CarrierLabels, CauseLabels},
-    serve,
-};
+use super::{Inner, entry::Entry, metrics::CauseLabels, serve};
 use crate::{
     carrier::{Carrier, Connection},
     error::DialError,
     keep::{self, Chain, Current, Failure, NotConnected, Phase, Remote, Standing},
+    metrics::CarrierLabels,
 };
 
 /// Keeps one server connected until the agent drains or ends.

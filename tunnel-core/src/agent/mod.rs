@@ -222,7 +222,7 @@ impl RunningAgent {
     /// go on. It cannot be undone.
     pub fn drain(&self) {
         if !self.inner.draining.send_replace(true) {
-            info!(streams = self.inner.metrics.open_streams(), "draining");
+            info!(streams = self.inner.metrics.traffic.open_streams(), "draining");
         }
     }
 
@@ -250,7 +250,11 @@ impl RunningAgent {
             () = inner.stop.cancelled() => false,
             finished = timeout(grace, inner.tasks.wait()) => finished.is_ok(),
         };
-        let cut = if finished { 0 } else { inner.metrics.open_streams() };
+        let cut = if finished {
+            0
+        } else {
+            inner.metrics.traffic.open_streams()
+        };
         inner.stop.cancel();
         inner.tasks.wait().await;
         info!(cut, "the agent has ended");

@@ -11,12 +11,11 @@ use tunnel_proto::{CloseCode, Refusal, RefusalKind};
 
 use super::{
     Inner,
-    metrics::{CarrierLabels, EndLabels},
     streams::{Pending, refuse},
 };
 use crate::{
     carrier::{Connection, Inbound},
-    error::{ConnectionError, Initiator},
+    error::ConnectionError,
     keep::Chain,
 };
 
@@ -27,17 +26,13 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// when the connection has ended.
 pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, served: impl Send) -> ConnectionError {
     let carrier = connection.peer().carrier;
-    let labels = CarrierLabels { carrier };
-    agent.metrics.connections_made.get_or_create(&labels).inc();
-    agent.metrics.connections.get_or_create(&labels).inc();
+    let counted = agent.metrics.traffic.connection(carrier);
 
     let mut streams = JoinSet::new();
     let Ended { cause, draining } = until_the_end(&agent, &connection, &mut streams).await;
 
     drop(served);
-    agent.metrics.connections.get_or_create(&labels).dec();
-    let ended = end_labels(carrier, &cause);
-    agent.metrics.connections_ended.get_or_create(&ended).inc();
+    counted.end(&cause);
     if cause.code() == Some(CloseCode::DRAINED) {
         info!(carrier, "a drained connection has ended: {}", Chain(&cause));
     } else if draining {
@@ -118,18 +113,5 @@ fn note_panic(ended: Result<(), JoinError>) {
         && error.is_panic()
     {
         error!("the handler of a stream panicked: {error}");
-    }
-}
-
-fn end_labels(carrier: &'static str, cause: &ConnectionError) -> EndLabels {
-    let by = match cause.initiator() {
-        Initiator::Local => "agent",
-        Initiator::Remote => "server",
-        Initiator::Network => "network",
-    };
-    EndLabels {
-        carrier,
-        by,
-        reason: cause.label(),
     }
 }

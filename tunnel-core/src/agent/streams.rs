@@ -8,64 +8,39 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::sync::OwnedSemaphorePermit;
 use tunnel_proto::{Refusal, StreamCode, StreamHead};
 
-use super::metrics::{AgentMetrics, DirectionLabels, KindLabels, OpenerLabels};
+use super::metrics::{AgentMetrics, KindLabels};
 use crate::{
     carrier::Inbound,
     error::{OpenError, RecvError, SendError},
+    metrics::{Counted, CountedStream},
     stream::{Duplex, RecvStream, SendStream},
 };
 
 /// Counts a stream as open until both its halves are dropped, and its bytes as they pass.
 pub(super) fn counted(metrics: &AgentMetrics, opener: &'static str, stream: Duplex) -> Duplex {
-    let labels = OpenerLabels { opener };
-    metrics.streams.get_or_create(&labels).inc();
-    let bytes = |direction| metrics.bytes.get_or_create_owned(&DirectionLabels { direction });
-    let open = Arc::new(Place::in_gauge(metrics.streams_open.get_or_create_owned(&labels)));
+    let counted = Arc::new(metrics.traffic.stream(opener));
     Duplex {
         tx: Box::new(CountedSend {
             tx: stream.tx,
-            bytes: bytes("to_server"),
-            _open: Arc::clone(&open),
+            counted: Arc::clone(&counted),
         }),
-        rx: Box::new(CountedRecv {
-            rx: stream.rx,
-            bytes: bytes("from_server"),
-            _open: open,
-        }),
-    }
-}
-
-/// One in a gauge until it is dropped.
-struct Place(Gauge);
-
-impl Place {
-    fn in_gauge(gauge: Gauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.dec();
+        rx: Box::new(CountedRecv { rx: stream.rx, counted }),
     }
 }
 
 struct CountedSend {
     tx: Box<dyn SendStream>,
-    bytes: Counter,
-    _open: Arc<Place>,
+    counted: Arc<CountedStream>,
 }
 
 impl SendStream for CountedSend {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>> {
         let polled = self.tx.poll_send(cx, data);
         if let Poll::Ready(Ok(sent)) = polled {
-            self.bytes.inc_by(sent as u64);
+            self.counted.sent.inc_by(sent as u64);
         }
         polled
     }
@@ -95,15 +70,14 @@ impl fmt::Debug for CountedSend {
 
 struct CountedRecv {
     rx: Box<dyn RecvStream>,
-    bytes: Counter,
-    _open: Arc<Place>,
+    counted: Arc<CountedStream>,
 }
 
 impl RecvStream for CountedRecv {
     fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, RecvError>> {
         let polled = self.rx.poll_recv(cx, max);
         if let Poll::Ready(Ok(Some(bytes))) = &polled {
-            self.bytes.inc_by(bytes.len() as u64);
+            self.counted.received.inc_by(bytes.len() as u64);
         }
         polled
     }
@@ -128,14 +102,14 @@ pub(super) struct Pending {
     inbound: Box<dyn Inbound>,
     metrics: AgentMetrics,
     _permit: OwnedSemaphorePermit,
-    _place: Place,
+    _place: Counted,
 }
 
 impl Pending {
     pub(super) fn new(inbound: Box<dyn Inbound>, metrics: AgentMetrics, permit: OwnedSemaphorePermit) -> Box<Self> {
         Box::new(Self {
             inbound,
-            _place: Place::in_gauge(metrics.dials_pending.clone()),
+            _place: Counted::in_gauge(&metrics.traffic.dials_pending),
             metrics,
             _permit: permit,
         })

@@ -8,11 +8,12 @@ use tunnel_proto::{AgentId, Labels, Refusal, RefusalKind, StreamCode, StreamHead
 
 use super::{
     Inner,
-    metrics::{Counted, RefusalLabels, ResultLabels},
+    metrics::RefusalLabels,
     streams::{Tracked, Wish},
 };
 use crate::{
     error::{ConnectionError, OpenError},
+    metrics::Counted,
     opener::{OpenFailure, OpenRequest, Opened, Selector},
     policy::{Access, Denied, Scope},
     registry::{InFlight, LiveConnection, Session, View},
@@ -43,15 +44,14 @@ impl Inner {
         on_behalf: OnBehalf,
     ) -> Result<Opened, OpenFailure> {
         let started = Instant::now();
-        let pending = Counted::in_gauge(&self.metrics.dials_pending);
+        let pending = Counted::in_gauge(&self.metrics.traffic.dials_pending);
         let outcome = self.open_by(started, &request, on_behalf).await;
         drop(pending);
         let result = match &outcome {
             Ok(_) => "opened",
             Err(failure) => failure.refusal.kind.name(),
         };
-        let latency = self.metrics.dial_duration.get_or_create_owned(&ResultLabels { result });
-        latency.observe(started.elapsed().as_secs_f64());
+        self.metrics.traffic.dialled(result, started.elapsed());
         if let Err(failure) = &outcome {
             let by = if failure.agent.is_some() { "agent" } else { "server" };
             let kind = failure.refusal.kind.name();

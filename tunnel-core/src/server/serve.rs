@@ -6,14 +6,11 @@ use tokio::{sync::Semaphore, time::timeout};
 use tracing::{info, warn};
 use tunnel_proto::{CloseCode, Rejection};
 
-use super::{
-    Inner, SHUTTING_DOWN,
-    metrics::{CarrierLabels, EndLabels, ReasonLabels},
-    streams::Tracked,
-};
+use super::{Inner, SHUTTING_DOWN, streams::Tracked};
 use crate::{
+    accept::ReasonLabels,
     carrier::{Connection, Inbound},
-    error::{ConnectionError, Initiator},
+    error::ConnectionError,
     registry::{Joined, LiveConnection, Origin},
 };
 
@@ -47,18 +44,13 @@ pub(super) async fn run(server: Arc<Inner>, connection: Arc<dyn Connection>) {
 
 /// Takes the streams of a registered connection, and takes it out of the registry when it has ended.
 pub(super) async fn attend(server: &Arc<Inner>, live: &Arc<LiveConnection>) -> ConnectionError {
-    let carrier = live.carrier();
-    let carrier_labels = CarrierLabels { carrier };
-    server.metrics.connections_made.get_or_create(&carrier_labels).inc();
-    server.metrics.connections.get_or_create(&carrier_labels).inc();
+    let counted = server.metrics.traffic.connection(live.carrier());
 
     let cause = until_the_end(server, live).await;
 
     server.registry.leave(live.agent(), live);
     live.set_ended(cause.clone());
-    server.metrics.connections.get_or_create(&carrier_labels).dec();
-    let ended = end_labels(carrier, &cause);
-    server.metrics.connections_ended.get_or_create(&ended).inc();
+    counted.end(&cause);
     cause
 }
 
@@ -140,18 +132,5 @@ async fn handle(server: Arc<Inner>, live: Arc<LiveConnection>, inbound: Box<dyn 
     tokio::select! {
         () = server.stop.cancelled() => {}
         () = server.inbound.handle(inbound, peer) => {}
-    }
-}
-
-fn end_labels(carrier: &'static str, cause: &ConnectionError) -> EndLabels {
-    let by = match cause.initiator() {
-        Initiator::Local => "server",
-        Initiator::Remote => "agent",
-        Initiator::Network => "network",
-    };
-    EndLabels {
-        carrier,
-        by,
-        reason: cause.label(),
     }
 }

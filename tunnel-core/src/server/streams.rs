@@ -13,17 +13,17 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tunnel_proto::{Refusal, StreamCode, StreamHead, Target};
 
 use super::{
     Inner,
-    metrics::{DirectionLabels, OpenerLabels, RefusalLabels, StreamEndLabels},
+    metrics::{RefusalLabels, StreamEndLabels},
 };
 use crate::{
     carrier::Inbound,
     error::{OpenError, RecvError, SendError},
+    metrics::CountedStream,
     opener::Client,
     policy::{Access, Policy},
     registry::{InFlight, LiveConnection, Profile},
@@ -166,9 +166,7 @@ pub(super) struct Tracked {
     control: Arc<Control>,
     key: u64,
     opener: &'static str,
-    open: Gauge,
-    sent: Counter,
-    received: Counter,
+    counted: CountedStream,
     /// Both ends have ended cleanly, each its half.
     finished: AtomicBool,
     ended: AtomicBool,
@@ -204,11 +202,7 @@ impl Tracked {
         wish: Option<Wish>,
         in_flight: InFlight,
     ) -> Duplex {
-        let metrics = &server.metrics;
-        let bytes = |direction| metrics.bytes.get_or_create_owned(&DirectionLabels { direction });
-        let open = metrics.streams_open.get_or_create_owned(&OpenerLabels { opener });
-        open.inc();
-        metrics.streams.get_or_create(&OpenerLabels { opener }).inc();
+        let counted = server.metrics.traffic.stream(opener);
         let control = Arc::new(Control {
             wish,
             tx: Mutex::new(Some(stream.tx)),
@@ -223,9 +217,7 @@ impl Tracked {
             control,
             key,
             opener,
-            open,
-            sent: bytes("to_agent"),
-            received: bytes("from_agent"),
+            counted,
             finished: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             cut: AtomicBool::new(false),
@@ -253,7 +245,6 @@ impl Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         self.server.streams.open().remove(&self.key);
-        self.open.dec();
         let labels = StreamEndLabels {
             opener: self.opener,
             end: self.end(),
@@ -289,7 +280,7 @@ impl SendStream for TrackedSend {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>> {
         let polled = self.poll(SENDING, cx, |tx, cx| tx.poll_send(cx, data));
         if let Poll::Ready(Ok(sent)) = polled {
-            self.0.sent.inc_by(sent as u64);
+            self.0.counted.sent.inc_by(sent as u64);
         }
         polled
     }
@@ -337,7 +328,7 @@ impl RecvStream for TrackedRecv {
         let polled = control.unless_reset(RECEIVING, cx, poll, RecvError::Stopped);
         match &polled {
             Poll::Ready(Ok(Some(bytes))) => {
-                self.0.received.inc_by(bytes.len() as u64);
+                self.0.counted.received.inc_by(bytes.len() as u64);
             }
             Poll::Ready(Ok(None)) => self.0.ended.store(true, Ordering::Relaxed),
             Poll::Ready(Err(RecvError::Connection(_))) => self.0.cut.store(true, Ordering::Relaxed),
