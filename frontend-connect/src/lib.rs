@@ -42,7 +42,6 @@ mod head;
 mod listen;
 mod metrics;
 mod pending;
-mod proxy_status;
 mod request;
 mod response;
 mod serve;

@@ -3,9 +3,9 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
-use tunnel_core::{AgentId, OpenFailure, RefusalKind, ServerId, Text};
+use tunnel_core::{AgentId, OpenFailure, RefusalKind, ServerId, Text, proto::ProxyStatus};
 
-use crate::{auth::Challenge, proxy_status::ProxyStatus, status};
+use crate::{auth::Challenge, status};
 
 /// The answer to a CONNECT that succeeded. It has no fields: RFC 9110 §9.3.6 forbids `Content-Length` and
 /// `Transfer-Encoding`, and no client of a tunnel reads others.
@@ -44,7 +44,7 @@ impl RefusalResponse {
 
     /// A refusal by this frontend.
     pub(crate) fn of_kind(kind: RefusalKind, text: impl Into<Text>) -> Self {
-        Self::new(status::of_refusal(kind), kind, text)
+        Self::new(kind.status(), kind, text)
     }
 
     /// The client has to prove who it is.
@@ -62,8 +62,8 @@ impl RefusalResponse {
             None => format!("server {server}: {}\n", self.text),
         };
         let proxy_status = ProxyStatus {
-            agent: self.agent.as_ref(),
-            server,
+            refused_by: self.agent.as_ref().map_or(server.as_str(), AgentId::as_str),
+            passed_on_by: self.agent.as_ref().map(|_| server.as_str()),
             kind: self.kind,
             details: self.text.as_str(),
         };

@@ -103,6 +103,18 @@ refusal_kinds! {
 }
 
 impl RefusalKind {
+    /// The HTTP status code with which a refusal of this kind is answered to those who do not speak the tunnel's own
+    /// protocol: what RFC 9209 recommends, except that a target which policy forbids is 403 (the client can do something
+    /// about it, the gateway is not bad) and an unknown agent or target is 404.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::DestinationIpProhibited => 403,
+            Self::DestinationNotFound => 404,
+            _ => self.recommended_status(),
+        }
+    }
+
     /// Whether the stream was certainly not delivered and another agent may do better.
     #[must_use]
     pub const fn is_retryable_elsewhere(self) -> bool {
