@@ -10,11 +10,15 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme, SupportedProtocolVersion,
+};
+use tunnel_proto::Text;
 
 use crate::auto_reload::AutoReload;
 use crate::certificate::{Certificate, CertificateFacts, CertificateSource};
 use crate::error::TlsError;
+use crate::identity::{check_spiffe_id, peer_identity};
 use crate::pem::Pem;
 use crate::provider::provider;
 use crate::reload::{Material, Reader, Reload, Reloadable};
@@ -53,6 +57,8 @@ pub struct ClientTlsBuilder {
 pub(crate) struct Recipe {
     trust: Trust,
     certificate: Option<CertificateSource>,
+    /// What a server may be, if it is not its name that counts.
+    spiffe: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -69,6 +75,7 @@ impl ClientTls {
             recipe: Recipe {
                 trust,
                 certificate: None,
+                spiffe: Vec::new(),
             },
             server_name: None,
         }
@@ -159,8 +166,20 @@ impl ClientTlsBuilder {
         self
     }
 
+    /// The SPIFFE IDs of which the server's certificate must hold one, instead of a name: certificates of a mesh
+    /// (X.509-SVID) hold no names of DNS. One without a path, such as `spiffe://cluster.local`, stands for its whole
+    /// trust domain. Default: none, and the name counts. Everything else about a certificate is verified either way.
+    #[must_use]
+    pub fn spiffe(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.recipe.spiffe = ids.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Reads and checks everything.
     pub fn build(self) -> Result<ClientTls, TlsError> {
+        for id in &self.recipe.spiffe {
+            check_spiffe_id(id).map_err(|reason| TlsError::SpiffeId { id: id.clone(), reason })?;
+        }
         let server_name = self.server_name.as_deref().map(parse_name).transpose()?;
         let shared = Arc::new(Shared::load(self.recipe)?);
         Ok(ClientTls {
@@ -231,6 +250,34 @@ impl ResolvesClientCert for Current {
     }
 }
 
+/// The certificate of a server holds none of the SPIFFE IDs that were expected.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer's certificate is for {presented}, not for {}", .expected.join(" or "))]
+pub(crate) struct WrongSpiffeId {
+    presented: Text,
+    expected: Vec<String>,
+}
+
+fn verify_spiffe(certificate: &CertificateDer<'_>, expected: &[String]) -> Result<(), Error> {
+    let other = |error| Error::InvalidCertificate(CertificateError::Other(OtherError(error)));
+    let identity = peer_identity(std::slice::from_ref(certificate)).map_err(|error| other(Arc::new(error)))?;
+    let matches = |id: &str| {
+        expected.iter().any(|expected| {
+            let is_domain = expected.matches('/').count() == 2;
+            let rest = id.strip_prefix(expected.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || (is_domain && rest.starts_with('/')))
+        })
+    };
+    match &identity.spiffe {
+        Some(id) if matches(id) => Ok(()),
+        id => {
+            let presented = id.as_deref().map_or("nothing that has a SPIFFE ID".into(), Text::new);
+            let expected = expected.to_vec();
+            Err(other(Arc::new(WrongSpiffeId { presented, expected })))
+        }
+    }
+}
+
 impl ServerCertVerifier for Current {
     fn verify_server_cert(
         &self,
@@ -240,11 +287,20 @@ impl ServerCertVerifier for Current {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0
-            .current()
-            .material
-            .servers
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let servers = &self.0.current().material.servers;
+        let verified = servers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let expected = &self.0.recipe().spiffe;
+        if expected.is_empty() {
+            return verified;
+        }
+        match verified {
+            // The name is the last thing that is looked at.
+            Ok(_) | Err(Error::InvalidCertificate(CertificateError::NotValidForName)) => {}
+            Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        verify_spiffe(end_entity, expected)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

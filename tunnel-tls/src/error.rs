@@ -198,6 +198,15 @@ pub enum TlsError {
         name: String,
     },
 
+    /// What a server is to be is no SPIFFE ID.
+    #[error("{id:?} is not a valid SPIFFE ID: {reason}")]
+    SpiffeId {
+        /// What was given.
+        id: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
     /// The cryptographic library refused the configuration.
     #[error("the TLS library refused the configuration")]
     Library(#[source] rustls::Error),

@@ -7,6 +7,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 use tunnel_proto::Text;
 
+use crate::client::WrongSpiffeId;
 use crate::date::Date;
 use crate::identity::IdentityError;
 
@@ -147,6 +148,9 @@ fn certificate_clause(error: &CertificateError) -> String {
         CertificateError::InvalidPurpose => "the peer's certificate is not meant for this use".into(),
         CertificateError::BadEncoding => "the peer's certificate is malformed".into(),
         CertificateError::Other(other) if other.0.to_string() == CA_AS_LEAF => ca_as_leaf(),
+        CertificateError::Other(other) if other.0.is::<WrongSpiffeId>() || other.0.is::<IdentityError>() => {
+            other.0.to_string()
+        }
         other => format!("the peer's certificate is not acceptable ({other})"),
     }
 }

@@ -122,7 +122,7 @@ fn claims_to_be_spiffe(uri: &str) -> bool {
 }
 
 /// SPIFFE ID §2: a lower-case trust domain and a path of plain segments, nothing else.
-fn check_spiffe_id(id: &str) -> Result<(), &'static str> {
+pub(crate) fn check_spiffe_id(id: &str) -> Result<(), &'static str> {
     if id.len() > MAX_SPIFFE_ID {
         return Err("it is longer than 2048 bytes");
     }
