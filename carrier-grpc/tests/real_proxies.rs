@@ -31,7 +31,7 @@ struct Gate;
 #[async_trait]
 impl Admission for Gate {
     async fn admit(&self, arrival: &Arrival) -> Result<Admitted, Rejection> {
-        match &arrival.claim.credential {
+        match arrival.claim.as_ref().and_then(|claim| claim.credential.as_ref()) {
             Some(credential) if credential.expose() == b"s3cr3t" => Ok(Admitted {
                 identity: arrival.identity.clone(),
                 welcome: Welcome::new("server-1".parse().expect("an id")),

@@ -84,7 +84,7 @@ async fn a_credential_arrives() {
         let (agent, server) = world.attempt_with(&claim, &verdict).await;
         agent.unwrap();
         let arrival = verdict.arrival().unwrap();
-        assert_eq!(arrival.claim, claim);
+        assert_eq!(arrival.claim, Some(claim));
         assert_eq!(server.unwrap().peer().claim().unwrap().credential, None);
     }
 }
@@ -99,7 +99,7 @@ async fn the_bearer_of_a_proxy_counts_less_than_the_claim() {
         let verdict = Verdict::reject(Rejection::new(CloseCode::SHUTDOWN, "seen enough"));
         let fields = [("Tunnel-Claim", claim), ("Authorization", "Bearer proxy")];
         world.attempt_raw(&request(GET, &fields), &verdict).await.1.unwrap_err();
-        let seen = verdict.arrival().unwrap().claim.credential.unwrap();
+        let seen = verdict.arrival().unwrap().claim.unwrap().credential.unwrap();
         assert_eq!(seen.expose(), credential.as_bytes());
     }
 }

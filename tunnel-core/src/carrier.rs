@@ -79,32 +79,43 @@ pub struct Arrival {
     pub remote_addr: SocketAddr,
     /// What its certificate proves.
     pub identity: Identity,
-    /// What it says of itself.
-    pub claim: Claim,
+    /// What it says of itself; nothing if the protocol has no room for that ([`Messages::Foreign`]).
+    pub claim: Option<Claim>,
 }
 
 impl Arrival {
-    /// Puts together what a carrier has learned.
+    /// Puts together what a carrier has learned of an agent.
     #[must_use]
     pub fn new(carrier: &'static str, remote_addr: SocketAddr, identity: Identity, claim: Claim) -> Self {
+        Self {
+            claim: Some(claim),
+            ..Self::foreign(carrier, remote_addr, identity)
+        }
+    }
+
+    /// Puts together what is known of a peer that speaks a foreign protocol, and so makes no claim.
+    #[must_use]
+    pub fn foreign(carrier: &'static str, remote_addr: SocketAddr, identity: Identity) -> Self {
         Self {
             carrier,
             remote_addr,
             identity,
-            claim,
+            claim: None,
         }
     }
 
-    /// The agent as its connection knows it once its claim was accepted, with the identity of [`Admitted`]. The
-    /// credential has done its work and is dropped.
+    /// The peer as its connection knows it once it was accepted, with the identity of [`Admitted`]. A credential has
+    /// done its work and is dropped.
     #[must_use]
     pub fn into_peer(self, identity: Identity) -> Peer {
-        let mut claim = self.claim;
-        claim.credential = None;
+        let role = self.claim.map_or(PeerRole::Foreign, |mut claim| {
+            claim.credential = None;
+            PeerRole::Agent(Box::new(claim))
+        });
         Peer {
             carrier: self.carrier,
             identity,
-            role: PeerRole::Agent(Box::new(claim)),
+            role,
             remote_addr: self.remote_addr,
         }
     }
@@ -219,7 +230,7 @@ impl Peer {
     pub fn claim(&self) -> Option<&Claim> {
         match &self.role {
             PeerRole::Agent(claim) => Some(claim),
-            PeerRole::Server(_) => None,
+            PeerRole::Server(_) | PeerRole::Foreign => None,
         }
     }
 
@@ -227,8 +238,8 @@ impl Peer {
     #[must_use]
     pub fn welcome(&self) -> Option<&Welcome> {
         match &self.role {
-            PeerRole::Agent(_) => None,
             PeerRole::Server(welcome) => Some(welcome),
+            PeerRole::Agent(_) | PeerRole::Foreign => None,
         }
     }
 }
@@ -240,6 +251,9 @@ pub enum PeerRole {
     Agent(Box<Claim>),
     /// A server with its welcome.
     Server(Box<Welcome>),
+    /// A program of another kind that opens streams, as servers do, and says nothing of itself: all that is known of it
+    /// is its identity.
+    Foreign,
 }
 
 /// Facts about a connection's wire, never options. A native carrier has all of [`Capabilities::NATIVE`]; a dialect
@@ -254,8 +268,13 @@ pub struct Capabilities {
     pub confirmation: Confirmation,
     /// Whether one half can end while the other goes on.
     pub half_close: bool,
+    /// Whether one half can be reset or stopped while the other goes on. If not, a reset and a stop end both halves of a
+    /// stream at both ends.
+    pub half_reset: bool,
     /// Whether a reset and a stop carry their code.
     pub reset_codes: bool,
+    /// Whose messages are on the wire.
+    pub messages: Messages,
     /// Whether unreliable datagrams can be carried.
     pub datagrams: bool,
 }
@@ -267,7 +286,9 @@ impl Capabilities {
         openers: Openers::Both,
         confirmation: Confirmation::Confirmed,
         half_close: true,
+        half_reset: true,
         reset_codes: true,
+        messages: Messages::Own,
         datagrams: false,
     };
 }
@@ -288,8 +309,23 @@ pub enum Backpressure {
 pub enum Openers {
     /// Either end.
     Both,
-    /// The server only.
+    /// The server only, or what stands in for it ([`PeerRole::Foreign`]). At the other end `open` fails with
+    /// [`OpenError::Unsupported`].
     ServerOnly,
+}
+
+/// Whose messages are on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Messages {
+    /// The tunnel's own: claim and welcome, whole heads, refusals word for word, and the codes with which connections
+    /// are closed.
+    Own,
+    /// Those of another protocol, which has room for less. Claim and welcome do not travel: who accepts a connection
+    /// judges the identity alone, and its peer is [`PeerRole::Foreign`]. Of a head, the target arrives if it is TCP, the
+    /// client and the trace context. Of a refusal, the kind arrives, and what ASCII can say of its text, in a longer
+    /// one. An orderly close arrives as [`CloseCode::DONE`] or [`CloseCode::DRAINED`], whatever its code was, and an end
+    /// that opens no streams need not hear that the other one drains.
+    Foreign,
 }
 
 /// What a resolved `open` means.

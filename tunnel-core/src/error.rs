@@ -300,6 +300,9 @@ pub enum OpenError {
     /// The peer broke the stream protocol while answering.
     #[error("the peer broke the stream protocol: {0}")]
     Protocol(Text),
+    /// This end cannot open streams at all ([`Openers::ServerOnly`](crate::Openers::ServerOnly)).
+    #[error("this end of the connection opens no streams: on {0} only the other one does")]
+    Unsupported(&'static str),
     /// The connection ended first.
     #[error("the connection ended before the stream was answered")]
     Connection(#[source] ConnectionError),
@@ -310,7 +313,7 @@ impl OpenError {
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
-            Self::Draining => Initiator::Local,
+            Self::Draining | Self::Unsupported(_) => Initiator::Local,
             Self::Connection(error) => error.initiator(),
             _ => Initiator::Remote,
         }
@@ -320,7 +323,7 @@ impl OpenError {
     #[must_use]
     pub fn is_undelivered(&self) -> bool {
         match self {
-            Self::Draining => true,
+            Self::Draining | Self::Unsupported(_) => true,
             Self::Refused(refusal) => refusal.kind.is_retryable_elsewhere(),
             // A connection is drained when its last stream has ended: this one had not begun.
             Self::Connection(error) => error.code() == Some(CloseCode::DRAINED),

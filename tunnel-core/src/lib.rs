@@ -40,7 +40,7 @@ pub use agent::{
 };
 pub use carrier::{
     Admission, Admitted, Arrival, Backpressure, Capabilities, Carrier, Confirmation, Connection, ConnectionStats,
-    Inbound, Incoming, Listener, Openers, Peer, PeerRole,
+    Inbound, Incoming, Listener, Messages, Openers, Peer, PeerRole,
 };
 pub use dial::{Resolve, SystemResolver, TargetDialOptions, TargetDialer, TargetSocket};
 pub use error::{AcceptError, ConnectionError, DialError, HandshakeError, Initiator, OpenError, RecvError, SendError};

@@ -62,7 +62,7 @@ impl From<Config> for MuxConfig {
 #[must_use = "a connection ends when its handle is dropped"]
 pub fn start(link: Box<dyn Link>, peer: Peer, config: MuxConfig) -> Arc<dyn Connection> {
     let side = match peer.role {
-        PeerRole::Server(_) => Side::Agent,
+        PeerRole::Server(_) | PeerRole::Foreign => Side::Agent,
         PeerRole::Agent(_) => Side::Server,
     };
     let mux = Mux::new(side, config.proto, config.budget.account(), now());

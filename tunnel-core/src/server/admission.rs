@@ -26,9 +26,15 @@ impl Admission for Inner {
                 ..Rejection::new(CloseCode::SHUTDOWN, "this server is shutting down; use another one")
             });
         }
-        let identity = self.identify(arrival).await?;
-        self.may_claim(&identity, &arrival.claim)?;
-        self.registry.check(&identity, &arrival.claim)?;
+        let Some(claim) = &arrival.claim else {
+            return Err(Rejection::new(
+                CloseCode::FORBIDDEN,
+                "only agents, which make a claim, are taken here",
+            ));
+        };
+        let identity = self.identify(arrival, claim).await?;
+        self.may_claim(&identity, claim)?;
+        self.registry.check(&identity, claim)?;
         Ok(Admitted {
             identity,
             welcome: self.welcome(),
@@ -38,10 +44,10 @@ impl Admission for Inner {
 
 impl Inner {
     /// What the certificate and the credential prove together.
-    async fn identify(&self, arrival: &Arrival) -> Result<Identity, Rejection> {
+    async fn identify(&self, arrival: &Arrival, claim: &Claim) -> Result<Identity, Rejection> {
         let mut identity = arrival.identity.clone();
         let certificate = !identity.is_anonymous();
-        if let Some(credential) = &arrival.claim.credential {
+        if let Some(credential) = &claim.credential {
             identity.subject = match self.authenticator.authenticate(credential, arrival).await {
                 Ok(subject) => subject,
                 Err(AuthError::Invalid(text)) => return Err(Rejection::new(CloseCode::UNAUTHORIZED, text)),

@@ -311,6 +311,7 @@ impl From<OpenError> for Failed {
                 let text = format!("the agent's answer was not understood: {text}");
                 Refusal::new(RefusalKind::ProxyInternalError, text)
             }
+            error @ OpenError::Unsupported(_) => Refusal::new(RefusalKind::ProxyConfigurationError, error.to_string()),
             OpenError::Connection(cause) => {
                 let text = format!("the agent's connection ended before the answer: {cause}");
                 Refusal::new(RefusalKind::ConnectionTerminated, text)

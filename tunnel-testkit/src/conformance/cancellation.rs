@@ -25,7 +25,7 @@ const MOST_POLLS: usize = 100;
 
 pub(super) async fn law_07_cancellation(harness: &dyn Harness, first: Side) -> Verdict {
     let world = World::new(harness, first).await?;
-    if world.can_open(first) {
+    if world.can_open() {
         open(&world).await?;
         accept(&world).await?;
         accept_beside_another(&world).await?;
@@ -118,7 +118,7 @@ fn open_soon(world: &World, name: &str) -> Opening {
 }
 
 async fn finish_opening(world: &World, opening: Opening, inbound: Box<dyn Inbound>, expected: &str) -> Verdict {
-    let seen = name(inbound.head()).to_owned();
+    let seen = name(inbound.head());
     ensure!(seen == expected, "the stream {seen} was accepted instead of {expected}");
     let mut far = inbound.accept().await.or_seen("answering")?;
     let opened = within(world.prompt, "the answer", opening).await?.or_seen("opening")?;

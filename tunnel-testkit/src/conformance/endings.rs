@@ -63,9 +63,6 @@ async fn stream_in(world: &World, harness: &dyn Harness, state: State) -> Verdic
 
 pub(super) async fn law_05_reset_and_stop(harness: &dyn Harness, first: Side) -> Verdict {
     let world = World::new(harness, first).await?;
-    if !world.can_open(first) {
-        return Ok(());
-    }
     for state in State::ALL {
         for code in codes() {
             reset(&world, harness, state, code).await?;
@@ -111,8 +108,19 @@ async fn reset(world: &World, harness: &dyn Harness, state: State, code: StreamC
         matches!(after, Err(SendError::Reset(own)) if own == code),
         "{what}: sending afterwards gives {after:?}"
     );
-    // The other direction is none of its business.
-    if world.near.capabilities().half_close {
+    if !world.near.capabilities().half_reset {
+        let own = within(world.prompt, &what, near.rx.recv(CHUNK)).await?;
+        ensure!(
+            matches!(own, Err(RecvError::Stopped(own)) if own == code),
+            "{what}, which ends both halves: receiving at the end that did it gives {own:?}"
+        );
+        let others = within(world.prompt, &what, far_tx.stopped()).await?;
+        ensure!(
+            others.is_ok(),
+            "{what}, which ends both halves, left the other direction: {others:?}"
+        );
+    } else if world.near.capabilities().half_close {
+        // The other direction is none of its business.
         far_tx
             .send_all("still here".into())
             .await
@@ -128,7 +136,7 @@ async fn stop(world: &World, harness: &dyn Harness, state: State, code: StreamCo
     let (near, mut far) = stream_in(world, harness, state).await?;
     let Duplex {
         tx: mut near_tx,
-        rx: _near_rx,
+        rx: mut near_rx,
     } = near;
     let what = format!("a stop with {code} of a stream that is {state:?}");
     let mut data = if state == State::Blocked {
@@ -181,6 +189,15 @@ async fn stop(world: &World, harness: &dyn Harness, state: State, code: StreamCo
         matches!(&after, Err(RecvError::Stopped(own)) if *own == code),
         "{what}: receiving afterwards gives {after:?}"
     );
+    if !world.near.capabilities().half_reset {
+        let own = far.tx.send_all(Bytes::from_static(b"more")).await;
+        ensure!(
+            matches!(own, Err(SendError::Reset(own)) if own == code),
+            "{what}, which ends both halves: sending at the end that did it gives {own:?}"
+        );
+        let seen = within(world.prompt, &what, read_out(&mut *near_rx)).await?;
+        expect_reset(world, seen, code, &what)?;
+    }
     Ok(())
 }
 
@@ -206,9 +223,6 @@ fn expect_reset(world: &World, seen: Result<usize, RecvError>, code: StreamCode,
 
 pub(super) async fn law_06_drop(harness: &dyn Harness, first: Side) -> Verdict {
     let world = World::new(harness, first).await?;
-    if !world.can_open(first) {
-        return Ok(());
-    }
     for state in State::ALL {
         let (near, mut far) = stream_in(&world, harness, state).await?;
         drop(near.tx);
@@ -230,7 +244,9 @@ pub(super) async fn law_06_drop(harness: &dyn Harness, first: Side) -> Verdict {
         let seen = within(world.prompt, &what, read_out(&mut *near.rx)).await?;
         expect_reset(&world, seen, StreamCode::CANCELLED, &what)?;
     }
-    unanswered(&world).await?;
+    if world.can_open() {
+        unanswered(&world).await?;
+    }
     world.no_streams().await?;
     last_handle(world).await
 }
@@ -242,6 +258,7 @@ async fn unanswered(world: &World) -> Verdict {
 
 /// A connection whose last handle is dropped is closed, even if a stream is still held.
 async fn last_handle(world: World) -> Verdict {
+    let is_own = world.is_own();
     let (mut held, _far) = world.stream().await?;
     let World { near, far, prompt, .. } = world;
     drop(near);
@@ -256,9 +273,9 @@ async fn last_handle(world: World) -> Verdict {
             &error,
             ConnectionError::Closed {
                 initiator: Initiator::Remote,
-                code: CloseCode::DONE,
+                code,
                 ..
-            }
+            } if *code == CloseCode::DONE || (*code == CloseCode::DRAINED && !is_own)
         ),
         "the drop of the last handle was seen as: {error}"
     );

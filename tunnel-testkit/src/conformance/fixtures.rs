@@ -7,19 +7,21 @@ use tunnel_core::{AgentId, Claim, Generation, Secret, ServerId, StreamHead, Targ
 /// What proves the claim of [`claim`].
 pub(super) const CREDENTIAL: &str = "open sesame";
 
-/// A head that can be told from others.
+/// A head that can be told from others, by a name that a host may have.
 pub(super) fn head(name: &str) -> StreamHead {
-    let mut head = StreamHead::new(target("target.test:443"));
-    assert!(head.metadata.push(NAME, name), "a short name fits");
+    let mut head = StreamHead::new(target(&format!("{name}{DOMAIN}:443")));
+    assert!(head.metadata.push("name", name), "a short name fits");
     head
 }
 
-/// The name in a head made by [`head`].
-pub(super) fn name(head: &StreamHead) -> &str {
-    head.metadata.get(NAME).unwrap_or_default()
+/// The name in a head made by [`head`]. It is that of the target, which is what every carrier carries.
+pub(super) fn name(head: &StreamHead) -> String {
+    let host = head.target.host_port().map(|server| server.host().to_string());
+    let name = host.as_deref().and_then(|host| host.strip_suffix(DOMAIN));
+    name.unwrap_or_default().to_owned()
 }
 
-const NAME: &str = "name";
+const DOMAIN: &str = ".target.test";
 
 /// A target, as `tcp://host:port` or without the scheme.
 pub(super) fn target(text: &str) -> Target {

@@ -8,7 +8,8 @@ use std::{
 use async_trait::async_trait;
 use tokio::{time::Instant, try_join};
 use tunnel_core::{
-    Admission, Admitted, Arrival, Carrier, Connection, Duplex, Listener, Openers, Rejection, Secret, Welcome,
+    Admission, Admitted, Arrival, Carrier, Connection, Duplex, Listener, Messages, Openers, PeerRole, Rejection,
+    Secret, Welcome,
 };
 
 use super::{
@@ -65,13 +66,33 @@ impl World {
     }
 
     /// Whether the end that acts first may open streams at all.
-    pub(super) fn can_open(&self, first: Side) -> bool {
-        first == Side::Server || self.near.capabilities().openers == Openers::Both
+    pub(super) fn can_open(&self) -> bool {
+        can_open(&*self.near)
     }
 
-    /// Opens a stream from the near end and accepts it at the far one.
+    /// Whether the tunnel's own messages are on the wire.
+    pub(super) fn is_own(&self) -> bool {
+        self.near.capabilities().messages == Messages::Own
+    }
+
+    /// The two ends, the one first that opens streams: the near one if it can.
+    pub(super) fn opener_first(&self) -> (&Arc<dyn Connection>, &Arc<dyn Connection>) {
+        if self.can_open() {
+            (&self.near, &self.far)
+        } else {
+            (&self.far, &self.near)
+        }
+    }
+
+    /// A stream, as the near end and the far one see it.
     pub(super) async fn stream(&self) -> Verdict<(Duplex, Duplex)> {
-        stream(&self.near, &self.far).await
+        let (opener, acceptor) = self.opener_first();
+        let (opened, accepted) = stream(opener, acceptor).await?;
+        Ok(if self.can_open() {
+            (opened, accepted)
+        } else {
+            (accepted, opened)
+        })
     }
 
     /// Waits until neither end has a stream.
@@ -99,6 +120,11 @@ impl World {
         };
         within(self.prompt, "an exchange on a new stream", exchange).await?
     }
+}
+
+/// Whether an end may open streams at all. It is the server's if its peer is an agent.
+pub(super) fn can_open(end: &dyn Connection) -> bool {
+    end.capabilities().openers == Openers::Both || matches!(end.peer().role, PeerRole::Agent(_))
 }
 
 /// Opens a stream from one end and accepts it at the other.
@@ -177,7 +203,8 @@ impl Admission for Doorman {
         if let Some(rejection) = &self.rejection {
             return Err(rejection.clone());
         }
-        let credential = arrival.claim.credential.as_ref().map(Secret::expose);
+        let claim = arrival.claim.as_ref();
+        let credential = claim.and_then(|claim| claim.credential.as_ref()).map(Secret::expose);
         let mut identity = arrival.identity.clone();
         identity.subject = credential
             .filter(|credential| *credential == CREDENTIAL.as_bytes())

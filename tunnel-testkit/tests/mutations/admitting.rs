@@ -152,6 +152,7 @@ impl Fault for ClaimedIdentity {
         let name = match &peer.role {
             PeerRole::Agent(claim) => claim.agent.to_string(),
             PeerRole::Server(welcome) => welcome.server.to_string(),
+            PeerRole::Foreign => "anybody".to_owned(),
         };
         Peer {
             identity: Identity::from_subject(name),
