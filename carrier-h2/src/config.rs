@@ -16,17 +16,22 @@ use crate::{DEFAULT_PATH, http2::Knobs};
 /// ahead: at most 8 MiB, which the budget does not count.
 #[derive(Clone, Debug)]
 pub struct H2Config {
-    pub(crate) mux: MuxConfig,
-    pub(crate) connection_window: u32,
+    pub(crate) tuning: Tuning,
     pub(crate) path: PathAndQuery,
     pub(crate) host: Option<HeaderValue>,
+}
+
+/// What is set of HTTP/2 and the streams on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuning {
+    pub(crate) mux: MuxConfig,
+    pub(crate) connection_window: u32,
 }
 
 /// Collects and checks the parts of a [`H2Config`].
 #[derive(Clone, Debug)]
 pub struct H2ConfigBuilder {
-    mux: MuxConfig,
-    connection_window: u32,
+    tuning: Tuning,
     path: String,
     host: Option<String>,
 }
@@ -39,8 +44,7 @@ const MIN_WINDOW: u32 = (1 << 16) - 1;
 impl Default for H2Config {
     fn default() -> Self {
         Self {
-            mux: MuxConfig::default(),
-            connection_window: MAX_WINDOW,
+            tuning: Tuning::default(),
             path: PathAndQuery::from_static(DEFAULT_PATH),
             host: None,
         }
@@ -52,8 +56,7 @@ impl H2Config {
     #[must_use]
     pub fn builder() -> H2ConfigBuilder {
         H2ConfigBuilder {
-            mux: MuxConfig::default(),
-            connection_window: MAX_WINDOW,
+            tuning: Tuning::default(),
             path: DEFAULT_PATH.to_owned(),
             host: None,
         }
@@ -62,15 +65,26 @@ impl H2Config {
     /// The largest number of streams that the peer may have open at once; a server announces it in its welcome.
     #[must_use]
     pub fn limits(&self) -> StreamLimits {
-        self.mux.proto.limits()
+        self.tuning.mux.proto.limits()
     }
 
     /// How a dead path is noticed.
     #[must_use]
     pub fn keepalive(&self) -> Keepalive {
-        self.mux.proto.keepalive()
+        self.tuning.mux.proto.keepalive()
     }
+}
 
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            mux: MuxConfig::default(),
+            connection_window: MAX_WINDOW,
+        }
+    }
+}
+
+impl Tuning {
     /// What HTTP/2 is to be told. `max_streams` is how many it is to let through, if this end is its server.
     pub(crate) fn knobs(&self, max_streams: u32) -> Knobs {
         let start = u32::try_from(self.mux.proto.stream_window().start).unwrap_or(u32::MAX);
@@ -78,7 +92,19 @@ impl H2Config {
             stream_window: start.min(MAX_WINDOW),
             connection_window: self.connection_window,
             max_streams,
+            extended_connect: false,
         }
+    }
+
+    /// Checks that the settings can work together.
+    pub(crate) fn check(&self) -> Result<(), InvalidConfig> {
+        if (MIN_WINDOW..=MAX_WINDOW).contains(&self.connection_window) {
+            return Ok(());
+        }
+        Err(InvalidConfig {
+            setting: "connection_window",
+            problem: "must be from 65,535 to 2^31 - 1",
+        })
     }
 }
 
@@ -93,7 +119,7 @@ impl H2ConfigBuilder {
     /// the connection alive in proxies that cut a silent one.
     #[must_use]
     pub fn mux(mut self, mux: MuxConfig) -> Self {
-        self.mux = mux;
+        self.tuning.mux = mux;
         self
     }
 
@@ -104,7 +130,7 @@ impl H2ConfigBuilder {
     /// stall times their window lets those stop all others; memory is what the budget of the [`mux`](Self::mux) bounds.
     #[must_use]
     pub fn connection_window(mut self, bytes: u32) -> Self {
-        self.connection_window = bytes;
+        self.tuning.connection_window = bytes;
         self
     }
 
@@ -135,12 +161,9 @@ impl H2ConfigBuilder {
             Some(Ok(host)) if !host.is_empty() => Some(host),
             Some(_) => return invalid("host", "must be a host, or a host and a port"),
         };
-        if !(MIN_WINDOW..=MAX_WINDOW).contains(&self.connection_window) {
-            return invalid("connection_window", "must be from 65,535 to 2^31 - 1");
-        }
+        self.tuning.check()?;
         Ok(H2Config {
-            mux: self.mux,
-            connection_window: self.connection_window,
+            tuning: self.tuning,
             path,
             host,
         })
@@ -172,8 +195,8 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         let config = builder_default();
-        assert_eq!(config.mux.proto, H2Config::default().mux.proto);
-        assert_eq!(config.knobs(7).stream_window, 256 * 1024);
+        assert_eq!(config.tuning.mux.proto, H2Config::default().tuning.mux.proto);
+        assert_eq!(config.tuning.knobs(7).stream_window, 256 * 1024);
     }
 
     fn builder_default() -> H2Config {

@@ -6,9 +6,9 @@
 //! *server* is HTTP/2's client, because it is the one that opens most streams.
 //!
 //! - `upgrade`: claim and welcome.
-//! - `http2`: HTTP/2 itself.
-//! - `native`: the tunnel's own protocol on it. A dialect, another protocol over CONNECT, has its place beside it and
-//!   shares `http2`.
+//! - `http2`: HTTP/2 itself, and streams on it, whatever protocol opens them.
+//! - `native`: the tunnel's own protocol on it.
+//! - [`forward`]: plain CONNECT with proxies and clients of others, HBONE among them.
 //!
 //! # Streams that the agent opens
 //!
@@ -25,6 +25,8 @@
 
 mod config;
 mod dial;
+#[cfg(feature = "forward")]
+pub mod forward;
 mod http2;
 mod listener;
 mod native;

@@ -28,6 +28,41 @@ pub(crate) fn reason(code: StreamCode) -> Reason {
     }
 }
 
+/// What RST_STREAM says for a stream code to a peer that knows the codes of RFC 9113 §7 alone.
+#[cfg(feature = "forward")]
+pub(crate) fn plain_reason(code: StreamCode) -> Reason {
+    match code {
+        // RFC 9113 §8.5.
+        StreamCode::TARGET_RESET | StreamCode::TARGET_ERROR => Reason::CONNECT_ERROR,
+        StreamCode::MEMORY => Reason::ENHANCE_YOUR_CALM,
+        StreamCode::PROTOCOL => Reason::PROTOCOL_ERROR,
+        StreamCode::INTERNAL => Reason::INTERNAL_ERROR,
+        _ => Reason::CANCEL,
+    }
+}
+
+/// What GOAWAY says for the code with which a connection is closed.
+#[cfg(feature = "forward")]
+pub(crate) fn close_reason(code: CloseCode) -> Reason {
+    match code {
+        CloseCode::PROTOCOL | CloseCode::VERSION => Reason::PROTOCOL_ERROR,
+        CloseCode::UNAUTHORIZED | CloseCode::FORBIDDEN => Reason::INADEQUATE_SECURITY,
+        CloseCode::OVERLOADED | CloseCode::FLOOD => Reason::ENHANCE_YOUR_CALM,
+        CloseCode::INTERNAL => Reason::INTERNAL_ERROR,
+        _ => Reason::NO_ERROR,
+    }
+}
+
+/// What the code of a GOAWAY means.
+pub(crate) fn close_code(reason: Option<Reason>) -> CloseCode {
+    match reason {
+        Some(Reason::ENHANCE_YOUR_CALM) => CloseCode::FLOOD,
+        Some(Reason::NO_ERROR) => CloseCode::DONE,
+        Some(Reason::INTERNAL_ERROR) => CloseCode::INTERNAL,
+        _ => CloseCode::PROTOCOL,
+    }
+}
+
 /// What a RST_STREAM means.
 pub(crate) fn stream_code(reason: Reason) -> StreamCode {
     if let Some((code, _)) = EQUIVALENTS.iter().find(|(_, equivalent)| *equivalent == reason) {
@@ -47,12 +82,7 @@ pub(crate) fn connection_error(error: h2::Error) -> ConnectionError {
     if !error.is_go_away() {
         return ConnectionError::transport(error);
     }
-    let code = match error.reason() {
-        Some(Reason::ENHANCE_YOUR_CALM) => CloseCode::FLOOD,
-        Some(Reason::NO_ERROR) => CloseCode::DONE,
-        Some(Reason::INTERNAL_ERROR) => CloseCode::INTERNAL,
-        _ => CloseCode::PROTOCOL,
-    };
+    let code = close_code(error.reason());
     if error.is_remote() {
         ConnectionError::remote(code, error.to_string())
     } else {

@@ -32,6 +32,8 @@ pub(crate) struct Pipe {
     /// How reading ahead ended, if it has.
     ended: Option<io::Result<()>>,
     sight: Arc<Sight>,
+    #[cfg(feature = "forward")]
+    frames: Option<super::Frames>,
 }
 
 /// What is seen on a pipe.
@@ -39,6 +41,9 @@ pub(crate) struct Pipe {
 pub(crate) struct Sight {
     received: AtomicU64,
     stuck: AtomicBool,
+    /// What was heard, if somebody listens.
+    #[cfg(feature = "forward")]
+    pub(crate) heard: super::frames::Heard,
 }
 
 impl Sight {
@@ -61,6 +66,26 @@ impl Pipe {
             ahead: begin.into(),
             ended: None,
             sight: Arc::default(),
+            #[cfg(feature = "forward")]
+            frames: None,
+        }
+    }
+
+    /// One whose frames are listened to, of which nothing has been read.
+    #[cfg(feature = "forward")]
+    pub(crate) fn listening(io: BoxIo, frames: super::Frames) -> Self {
+        Self {
+            frames: Some(frames),
+            ..Self::new(io, Bytes::new())
+        }
+    }
+
+    /// Notes what has come.
+    fn came(&mut self, piece: &[u8]) {
+        self.sight.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        #[cfg(feature = "forward")]
+        if let Some(frames) = &mut self.frames {
+            frames.see(piece, &self.sight.heard);
         }
     }
 
@@ -87,7 +112,7 @@ impl Pipe {
                 Poll::Ready(Ok(())) if into.filled().is_empty() => self.ended = Some(Ok(())),
                 Poll::Ready(Ok(())) => {
                     let piece = into.filled();
-                    self.sight.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                    self.came(piece);
                     self.ahead.extend_from_slice(piece);
                 }
             }
@@ -109,8 +134,7 @@ impl AsyncRead for Pipe {
         }
         let before = into.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
-        let count = into.filled().len() - before;
-        self.sight.received.fetch_add(count as u64, Ordering::Relaxed);
+        self.came(&into.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }

@@ -31,15 +31,18 @@ pub(crate) struct Knobs {
     pub(crate) stream_window: u32,
     /// The same for all streams.
     pub(crate) connection_window: u32,
-    /// How many streams a client may have open.
+    /// How many streams a client may have open; for the client: until the server has said so.
     pub(crate) max_streams: u32,
+    /// Whether a client may ask for extended CONNECT (RFC 8441).
+    pub(crate) extended_connect: bool,
 }
 
 /// A HTTP/2 connection. It does nothing unless it is polled.
 pub(crate) enum Session {
     Client {
         connection: client::Connection<Pipe, Bytes>,
-        requests: client::SendRequest<Bytes>,
+        /// Until no more are to be made.
+        requests: Option<client::SendRequest<Bytes>>,
     },
     Server(server::Connection<Pipe, Bytes>),
 }
@@ -61,13 +64,16 @@ impl Session {
             .max_header_list_size(MAX_HEADERS)
             .max_send_buffer_size(SEND_BUFFER)
             .data_frame_budget(SMALL_FRAMES)
-            // Until the server has said how many it takes: one, which is all that is sent by then.
-            .initial_max_send_streams(1)
+            // Until the server has said how many it takes.
+            .initial_max_send_streams(knobs.max_streams as usize)
             .max_concurrent_streams(0)
             .enable_push(false)
             .max_local_error_reset_streams(None);
         let (requests, connection) = builder.handshake(pipe).await?;
-        Ok(Self::Client { connection, requests })
+        Ok(Self::Client {
+            connection,
+            requests: Some(requests),
+        })
     }
 
     /// Begins as a server. It ends when the client's preface has come.
@@ -86,6 +92,9 @@ impl Session {
             // counts: a connection of many streams would die of old age. What it guards against, work that goes on for
             // streams that are reset, is bounded above.
             .max_local_error_reset_streams(None);
+        if knobs.extended_connect {
+            builder.enable_connect_protocol();
+        }
         Ok(Self::Server(builder.handshake(pipe).await?))
     }
 
@@ -110,12 +119,43 @@ impl Session {
         cx: &mut Context<'_>,
         request: &mut Option<Request<()>>,
     ) -> Poll<Result<Option<Sent>, h2::Error>> {
-        let Self::Client { requests, .. } = self else {
+        let Self::Client {
+            requests: Some(requests),
+            ..
+        } = self
+        else {
             return Poll::Ready(Ok(None));
         };
         std::task::ready!(requests.poll_ready(cx))?;
         let sent = request.take().map(|request| requests.send_request(request, false));
         Poll::Ready(sent.transpose())
+    }
+
+    /// How many requests the server takes at once; 0 until it has said so. Only a client has any to send.
+    #[cfg(feature = "forward")]
+    pub(crate) fn most_requests(&self) -> usize {
+        match self {
+            Self::Client { connection, .. } => connection.max_concurrent_send_streams(),
+            Self::Server(_) => 0,
+        }
+    }
+
+    /// A server takes no more requests than are on their way, and ends when those are served. A client makes no more
+    /// requests, and ends when those that it has made are over.
+    #[cfg(feature = "forward")]
+    pub(crate) fn finish(&mut self) {
+        match self {
+            Self::Client { requests, .. } => *requests = None,
+            Self::Server(connection) => connection.graceful_shutdown(),
+        }
+    }
+
+    /// A server ends at once. A client cannot.
+    #[cfg(feature = "forward")]
+    pub(crate) fn abort(&mut self, reason: h2::Reason) {
+        if let Self::Server(connection) = self {
+            connection.abrupt_shutdown(reason);
+        }
     }
 
     /// Changes the window of every stream. It fails while an earlier change is on its way.

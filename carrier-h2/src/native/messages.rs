@@ -1,12 +1,14 @@
 //! Heads and answers as requests and responses (`docs/wire.md` §12.4).
 
 use h2::RecvStream;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header::HeaderMap, uri::Authority};
+use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header::HeaderMap, uri::Authority};
 use tunnel_core::{
     Answer, Refusal, RefusalKind, StreamHead, Target,
     proto::{FrameKind, Message},
 };
 use tunnel_tcp::upgrade::{FieldError, decode, encode};
+
+use crate::http2::{self, PROXY_STATUS, proxy_status};
 
 /// The head, in the request.
 const HEAD: HeaderName = HeaderName::from_static("tunnel-head");
@@ -16,7 +18,6 @@ const ANSWER: HeaderName = HeaderName::from_static("tunnel-answer");
 const STREAM: HeaderName = HeaderName::from_static("tunnel-stream");
 /// How many streams the server may open, in the response to the control request.
 const MAX_STREAMS: HeaderName = HeaderName::from_static("tunnel-max-streams");
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// What the control request is for.
 const CONTROL: &str = "http://tunnel/control";
@@ -77,13 +78,7 @@ fn connect(target: &Target) -> Request<()> {
         Target::Tcp(server) | Target::Udp(server) => Authority::try_from(server.to_string()).ok(),
         _ => None,
     };
-    let mut parts = http::uri::Parts::default();
-    parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static(NOWHERE)));
-    let mut request = Request::new(());
-    *request.method_mut() = Method::CONNECT;
-    // An authority alone is what CONNECT wants.
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    request
+    http2::connect(authority.unwrap_or_else(|| Authority::from_static(NOWHERE)))
 }
 
 /// Reads a request.
@@ -126,24 +121,8 @@ pub(super) fn refused(refusal: &Refusal) -> Response<()> {
     *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(ANSWER, encode(&Answer::Refused(refusal.clone()).encode()));
-    headers.insert(PROXY_STATUS, proxy_status(refusal));
+    headers.insert(PROXY_STATUS, proxy_status("tunnel", refusal));
     response
-}
-
-/// The refusal for people and tools (RFC 9209), as far as ASCII can say it.
-fn proxy_status(refusal: &Refusal) -> HeaderValue {
-    let details: String = refusal.text.as_str().chars().map(visible).collect();
-    let details = details.replace('\\', "\\\\").replace('"', "\\\"");
-    let value = format!("tunnel; error={}; details=\"{details}\"", refusal.kind);
-    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("tunnel"))
-}
-
-fn visible(character: char) -> char {
-    if character == ' ' || character.is_ascii_graphic() {
-        character
-    } else {
-        '?'
-    }
 }
 
 /// Reads the response to the opening of a stream.
@@ -163,6 +142,8 @@ pub(super) fn read_answer(status: StatusCode, headers: &HeaderMap) -> Result<Ans
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

@@ -1,52 +1,35 @@
 //! What the peer says: requests, and frames of the control stream.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use tokio::time::Instant;
 use tunnel_core::{
-    Answer, CloseCode, Inbound, Refusal, RefusalKind, StreamHead,
+    Answer, CloseCode,
     proto::mux::{Frame, Side, StreamId},
 };
 
 use super::{
+    Native,
     control::ControlError,
-    driver::Driver,
-    inbound::H2Inbound,
     messages::{self, Asked},
-    stream::{Outcome, Plan, Rx, Stream, Tx},
-    window::Use,
-    wire::{Opening, Wire},
 };
-use crate::http2::Incoming;
+use crate::http2::{Driver, Incoming, Opening, Outcome, Rx, Stream, Tx};
 
 /// How many frames of the control stream are read in a turn.
 const FRAMES: usize = 1024;
 
-impl Driver {
-    /// A server opens the control stream.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
-        // An error shows when the connection is polled.
-        if let Poll::Ready(Ok(Some((response, tx)))) = self.session.poll_request(cx, &mut Some(messages::control())) {
-            self.control.tx = Some(tx);
-            self.control.response = Some(response);
-        }
-    }
-
+impl Driver<Native> {
     /// A request has come, to an agent.
-    pub(super) fn arrive(&mut self, (request, mut respond): Incoming) {
+    pub(super) fn requested(&mut self, (request, mut respond): Incoming) {
         let asked = match messages::read_request(&request) {
             Ok(asked) => asked,
             Err(error) => return self.hub.close(CloseCode::PROTOCOL, error.to_string()),
         };
-        let is_first = self.control.tx.is_none();
+        let is_first = self.protocol.control.tx.is_none();
         match asked {
             Asked::Control if is_first => {
-                if let Ok(tx) = respond.send_response(messages::control_accepted(self.max_streams), false) {
-                    self.control.tx = Some(tx);
-                    self.control.rx = Some(request.into_body());
+                if let Ok(tx) = respond.send_response(messages::control_accepted(self.protocol.max_streams), false) {
+                    self.protocol.control.tx = Some(tx);
+                    self.protocol.control.rx = Some(request.into_body());
                 }
             }
             _ if is_first => self
@@ -73,36 +56,11 @@ impl Driver {
         }
     }
 
-    /// The peer opens a stream.
-    fn arrived(&mut self, key: u64, head: StreamHead, opening: Opening, rx: Option<h2::RecvStream>) {
-        let stream = Stream::new(&self.hub, self.hub.ticket(None), Plan::Nothing);
-        let usage = Use::new(&self.windows, Instant::now().into_std());
-        let mut wire = Wire::new(Arc::clone(&stream), opening, usage);
-        wire.rx = rx;
-        self.insert(key, wire);
-        let inbound = H2Inbound::new(head, Arc::clone(&stream));
-        stream.post();
-        if self.hub.draining().local {
-            let refusal = Refusal::new(
-                RefusalKind::DestinationUnavailable,
-                "the connection is draining and takes no new streams",
-            );
-            return Inbound::refuse(Box::new(inbound), refusal);
-        }
-        if let Err(inbound) = self.hub.arrivals.push(inbound) {
-            let refusal = Refusal::new(
-                RefusalKind::ConnectionLimitReached,
-                "more streams were opened than this end takes at once",
-            );
-            Inbound::refuse(inbound, refusal);
-        }
-    }
-
     /// Takes what the peer says on the control stream. Says whether it said anything.
-    pub(super) fn listen(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn hear(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = self.established(cx);
         for _ in 0..FRAMES {
-            match self.control.poll_frame(cx) {
+            match self.protocol.control.poll_frame(cx) {
                 Poll::Pending => return moved,
                 Poll::Ready(Ok(frame)) => {
                     moved = true;
@@ -112,11 +70,11 @@ impl Driver {
                     }
                 }
                 Poll::Ready(Err(error)) => {
-                    self.control.rx = None;
+                    self.protocol.control.rx = None;
                     match error {
                         ControlError::Frame(error) => self.hub.close(error.close_code(), error.to_string()),
                         // What comes behind a CLOSE is of no interest.
-                        ControlError::Ended if self.closed_by_peer.is_some() => {}
+                        ControlError::Ended if self.protocol.closed_by_peer.is_some() => {}
                         ControlError::Ended => self.hub.close(CloseCode::PROTOCOL, "the control stream ended"),
                     }
                     return moved;
@@ -128,7 +86,7 @@ impl Driver {
 
     /// Looks for the response to a server's control request.
     fn established(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(response) = &mut self.control.response else {
+        let Some(response) = &mut self.protocol.control.response else {
             return false;
         };
         match std::pin::Pin::new(response).poll(cx) {
@@ -139,7 +97,7 @@ impl Driver {
                     self.hub
                         .places
                         .add_permits(places.min(tokio::sync::Semaphore::MAX_PERMITS));
-                    self.control.rx = Some(response.into_body());
+                    self.protocol.control.rx = Some(response.into_body());
                 }
                 None => self
                     .hub
@@ -148,7 +106,7 @@ impl Driver {
             // The connection has failed, which shows when it is polled.
             Poll::Ready(Err(_)) => {}
         }
-        self.control.response = None;
+        self.protocol.control.response = None;
         true
     }
 
@@ -166,10 +124,13 @@ impl Driver {
             }),
             Frame::Open { id, head } if self.is_server() => {
                 let key = id.value().into_inner();
-                if id.opener() != Side::Agent || key != self.next_asked {
-                    return Err(format!("OPEN of stream {id} where {} comes next", self.next_asked));
+                if id.opener() != Side::Agent || key != self.protocol.next_asked {
+                    return Err(format!(
+                        "OPEN of stream {id} where {} comes next",
+                        self.protocol.next_asked
+                    ));
                 }
-                self.next_asked += 2;
+                self.protocol.next_asked += 2;
                 let grant = messages::grant(&head, key);
                 self.arrived(key, head, Opening::Granting(Box::new(grant)), None);
             }
@@ -188,7 +149,7 @@ impl Driver {
                 }
             }
             Frame::Drain(_) => self.hub.drain(|draining| draining.remote = true),
-            Frame::Close { code, text } => self.closed_by_peer = Some((code, text)),
+            Frame::Close { code, text } => self.protocol.closed_by_peer = Some((code, text)),
             _ => return Err("a frame came on the control stream that has no place there".to_owned()),
         }
         Ok(())

@@ -7,16 +7,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{driver::Driver, stream::Stream};
+use super::{Driver, protocol::Protocol, stream::Stream};
 use tokio::time::Instant;
 
 /// For how long a reader must have been away before its stream is given up for others.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Driver {
+impl<P: Protocol> Driver<P> {
     /// Takes room for bytes that have come. Where there is none, this connection's longest-stalled streams make it, and
     /// this one if that is not enough. Says whether the bytes may stay.
-    pub(super) fn charge(&mut self, stream: &Arc<Stream>, bytes: usize) -> bool {
+    pub(crate) fn charge(&mut self, stream: &Arc<Stream>, bytes: usize) -> bool {
         while self.hub.account.charge(bytes as u64).is_err() {
             match self.longest_stalled() {
                 Some((_, other)) if !Arc::ptr_eq(&other, stream) => self.take_back(&other),
@@ -27,7 +27,7 @@ impl Driver {
     }
 
     /// Gives memory back that the budget has asked for; gives when there may be more.
-    pub(super) fn relieve(&mut self, now: Instant) -> Option<Instant> {
+    pub(crate) fn relieve(&mut self, now: Instant) -> Option<Instant> {
         let call = self.hub.account.take_call();
         // Once it was asked, it goes on until there is enough.
         self.relieving = (self.relieving || call.is_any()) && self.hub.account.is_high();

@@ -13,7 +13,7 @@ use tunnel_core::{
 
 /// Watches the peer. Every byte that comes is a sign of life.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     watch: Watch,
     pings: Option<PingPong>,
     /// The PING that is on its way: HTTP/2 has one at a time.
@@ -22,7 +22,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(keepalive: Keepalive, pings: Option<PingPong>, now: Instant) -> Self {
+    pub(crate) fn new(keepalive: Keepalive, pings: Option<PingPong>, now: Instant) -> Self {
         Self {
             watch: Watch::new(keepalive, now),
             pings,
@@ -32,7 +32,7 @@ impl Pulse {
     }
 
     /// Looks at the clock and at how many bytes have come.
-    pub(super) fn look(&mut self, cx: &mut Context<'_>, now: Instant, received: u64) -> Verdict {
+    pub(crate) fn look(&mut self, cx: &mut Context<'_>, now: Instant, received: u64) -> Verdict {
         if received != self.received {
             self.received = received;
             self.watch.hear(now);
@@ -55,20 +55,20 @@ impl Pulse {
         verdict
     }
 
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(crate) fn next_look(&self) -> Option<Instant> {
         self.watch.next_look()
     }
 
-    pub(super) fn bound(&self) -> Duration {
+    pub(crate) fn bound(&self) -> Duration {
         self.watch.bound()
     }
 
-    pub(super) fn round_trip(&self) -> Option<Duration> {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.watch.round_trip()
     }
 
     /// How long the path is, without the queues in it.
-    pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
+    pub(crate) fn shortest_round_trip(&self) -> Option<Duration> {
         self.watch.shortest_round_trip()
     }
 }

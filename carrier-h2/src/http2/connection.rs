@@ -8,20 +8,26 @@ use std::{
 
 use async_trait::async_trait;
 use tunnel_core::{
-    Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Peer, StreamHead,
+    Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Openers, Peer,
+    PeerRole, StreamHead,
 };
 
 use super::{hub::Hub, opening};
 
 /// A connection after its welcome. The driver ends at most a second after it.
-pub(super) struct H2Connection {
-    pub(super) hub: Arc<Hub>,
-    pub(super) peer: Peer,
+pub(crate) struct H2Connection {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) peer: Peer,
+    pub(crate) capabilities: Capabilities,
 }
 
 #[async_trait]
 impl Connection for H2Connection {
     async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
+        let is_server = matches!(self.peer.role, PeerRole::Agent(_));
+        if self.capabilities.openers == Openers::ServerOnly && !is_server {
+            return Err(OpenError::Unsupported(self.peer.carrier));
+        }
         opening::open(&self.hub, head).await
     }
 
@@ -58,7 +64,7 @@ impl Connection for H2Connection {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::NATIVE
+        self.capabilities
     }
 
     /// `credit_outstanding` is none: h2 does not tell.

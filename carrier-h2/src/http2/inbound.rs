@@ -17,14 +17,14 @@ use super::{
 };
 
 /// A stream that the peer has opened and that waits for an answer.
-pub(super) struct H2Inbound {
+pub(crate) struct H2Inbound {
     head: StreamHead,
     /// Until it is answered.
     stream: Option<Arc<Stream>>,
 }
 
 impl H2Inbound {
-    pub(super) fn new(head: StreamHead, stream: Arc<Stream>) -> Self {
+    pub(crate) fn new(head: StreamHead, stream: Arc<Stream>) -> Self {
         Self {
             head,
             stream: Some(stream),
@@ -32,12 +32,12 @@ impl H2Inbound {
     }
 
     /// Whether the opener has given it up.
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.lock().tx != Tx::Open)
     }
 
     /// Gives it a place under the limit.
-    pub(super) fn place(self, place: Option<OwnedSemaphorePermit>) -> Self {
+    pub(crate) fn place(self, place: Option<OwnedSemaphorePermit>) -> Self {
         if let Some(stream) = &self.stream
             && let Some(ticket) = &mut stream.lock().ticket
         {

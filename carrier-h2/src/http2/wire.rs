@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::Request;
 use tunnel_core::StreamCode;
 
@@ -14,38 +14,38 @@ use super::{
     stream::{State, Stream, Tx, wake},
     window::Use,
 };
-use crate::http2::{reason, stream_code};
+use crate::http2::stream_code;
 
 /// Up to here a stream is new: handshakes of what is tunnelled, small exchanges. They go out first.
 const NEW_BYTES: u64 = 8 * 1024;
 
 /// One stream as the driver sees it.
 #[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) stream: Arc<Stream>,
+pub(crate) struct Wire {
+    pub(crate) stream: Arc<Stream>,
     /// Has the driver look at the stream.
     waker: Waker,
-    pub(super) opening: Opening,
-    pub(super) tx: Option<SendStream<Bytes>>,
-    pub(super) rx: Option<RecvStream>,
-    pub(super) usage: Use,
+    pub(crate) opening: Opening,
+    pub(crate) tx: Option<SendStream<Bytes>>,
+    pub(crate) rx: Option<RecvStream>,
+    pub(crate) usage: Use,
     /// How many bytes HTTP/2 was given.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
     /// Whether it was given the end.
-    pub(super) finished: bool,
+    pub(crate) finished: bool,
     /// Whether it waits for its turn to send.
-    pub(super) in_turn: bool,
+    pub(crate) in_turn: bool,
     /// Whether the peer was told of a reset, and of a stop.
-    pub(super) told_reset: bool,
-    pub(super) told_stop: bool,
+    pub(crate) told_reset: bool,
+    pub(crate) told_stop: bool,
 }
 
 /// How far the opening is.
 #[derive(Debug)]
-pub(super) enum Opening {
-    /// The agent has asked the server for it.
+pub(crate) enum Opening {
+    /// HTTP/2's client was asked to send the request.
     Asked,
-    /// The server has not answered what the agent asked; the request opens the stream.
+    /// The request is what answers when HTTP/2's server has asked for the stream.
     Granting(Box<Request<()>>),
     /// The request was sent.
     Requested(ResponseFuture),
@@ -56,16 +56,18 @@ pub(super) enum Opening {
 
 /// What a look at the receiving side has shown.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     Nothing,
     /// The response has come.
     Response(Box<http::response::Parts>),
     /// HTTP/2 has ended the stream, in both directions.
     Reset(StreamCode),
+    /// The peer goes away and has not looked at the request (RFC 9113 §6.8).
+    Unprocessed,
 }
 
 impl Wire {
-    pub(super) fn new(stream: Arc<Stream>, opening: Opening, usage: Use) -> Self {
+    pub(crate) fn new(stream: Arc<Stream>, opening: Opening, usage: Use) -> Self {
         Self {
             waker: Arc::clone(&stream).into(),
             stream,
@@ -82,12 +84,12 @@ impl Wire {
     }
 
     /// Whether it is to go before busy ones.
-    pub(super) fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.sent < NEW_BYTES
     }
 
     /// Looks for the response.
-    pub(super) fn poll_response(&mut self) -> Seen {
+    pub(crate) fn poll_response(&mut self) -> Seen {
         let Opening::Requested(response) = &mut self.opening else {
             return Seen::Nothing;
         };
@@ -102,13 +104,17 @@ impl Wire {
             }
             Poll::Ready(Err(error)) => {
                 self.opening = Opening::Done;
-                reset_of(&error)
+                if error.is_go_away() && error.is_remote() {
+                    Seen::Unprocessed
+                } else {
+                    reset_of(&error)
+                }
             }
         }
     }
 
     /// The next bytes. `Ok(None)` is the clean end.
-    pub(super) fn poll_data(&mut self) -> Poll<Result<Option<Bytes>, Seen>> {
+    pub(crate) fn poll_data(&mut self) -> Poll<Result<Option<Bytes>, Seen>> {
         let Some(rx) = &mut self.rx else { return Poll::Pending };
         let mut cx = Context::from_waker(&self.waker);
         match rx.poll_data(&mut cx) {
@@ -127,7 +133,7 @@ impl Wire {
     }
 
     /// Looks for a reset where no bytes can come any more.
-    pub(super) fn poll_reset(&mut self) -> Seen {
+    pub(crate) fn poll_reset(&mut self) -> Seen {
         let mut cx = Context::from_waker(&self.waker);
         let reset = match (&mut self.tx, &mut self.opening) {
             (Some(tx), _) => tx.poll_reset(&mut cx),
@@ -142,7 +148,7 @@ impl Wire {
     }
 
     /// Returns credit for bytes that HTTP/2 has given.
-    pub(super) fn release(&mut self, bytes: usize) {
+    pub(crate) fn release(&mut self, bytes: usize) {
         if let Some(rx) = &mut self.rx
             && bytes > 0
         {
@@ -152,7 +158,7 @@ impl Wire {
     }
 
     /// Gives HTTP/2 what its turn and the credit allow. Gives the number of bytes, and whether there is more to send.
-    pub(super) fn feed(&mut self, state: &mut State, turn: usize, send_queue: usize) -> (usize, bool) {
+    pub(crate) fn feed(&mut self, state: &mut State, turn: usize, send_queue: usize) -> (usize, bool) {
         let Some(tx) = &mut self.tx else { return (0, false) };
         let wanted = state.outbox.len().min(turn);
         let mut fed = 0;
@@ -191,16 +197,16 @@ impl Wire {
     }
 
     /// Whether there is something to give HTTP/2.
-    pub(super) fn has_to_send(&self, state: &State) -> bool {
+    pub(crate) fn has_to_send(&self, state: &State) -> bool {
         let ends = state.tx == Tx::Finished && !self.finished;
         self.tx.is_some() && (!state.outbox.is_empty() || ends)
     }
 
     /// Ends the stream in both directions. What HTTP/2 has queued of it is dropped.
-    pub(super) fn reset(&mut self, code: StreamCode) {
+    pub(crate) fn reset(&mut self, reason: Reason) {
         match (&mut self.tx, &mut self.opening) {
-            (Some(tx), _) => tx.send_reset(reason(code)),
-            (None, Opening::Responding(respond)) => respond.send_reset(reason(code)),
+            (Some(tx), _) => tx.send_reset(reason),
+            (None, Opening::Responding(respond)) => respond.send_reset(reason),
             _ => {}
         }
     }

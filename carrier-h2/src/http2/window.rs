@@ -15,7 +15,7 @@ const MOST: u64 = (1 << 31) - 1;
 
 /// The window of a connection's streams.
 #[derive(Debug)]
-pub(super) struct StreamWindow {
+pub(crate) struct StreamWindow {
     windows: Windows,
     /// What the peer was told.
     told: u64,
@@ -27,14 +27,14 @@ pub(super) struct StreamWindow {
 
 /// What one stream has a use for.
 #[derive(Debug)]
-pub(super) struct Use {
+pub(crate) struct Use {
     window: Window,
     returned: u64,
     fitted: u64,
 }
 
 impl Use {
-    pub(super) fn new(windows: &StreamWindow, now: Instant) -> Self {
+    pub(crate) fn new(windows: &StreamWindow, now: Instant) -> Self {
         Self {
             window: Window::new(windows.windows.start, now),
             returned: 0,
@@ -44,7 +44,7 @@ impl Use {
 }
 
 impl StreamWindow {
-    pub(super) fn new(windows: Windows, now: Instant) -> Self {
+    pub(crate) fn new(windows: Windows, now: Instant) -> Self {
         let start = windows.start.min(MOST);
         Self {
             windows,
@@ -56,12 +56,12 @@ impl StreamWindow {
     }
 
     /// What the peer was told.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         usize::try_from(self.told).unwrap_or(usize::MAX)
     }
 
     /// A reader has taken so many bytes of a stream.
-    pub(super) fn took(
+    pub(crate) fn took(
         &mut self,
         stream: &mut Use,
         bytes: usize,
@@ -87,7 +87,7 @@ impl StreamWindow {
     }
 
     /// Looks at the clock: the window falls back when nobody has had a use for it, and to the floor when memory is short.
-    pub(super) fn look(&mut self, now: Instant, pressure: Pressure) {
+    pub(crate) fn look(&mut self, now: Instant, pressure: Pressure) {
         if now < self.review {
             return;
         }
@@ -106,17 +106,17 @@ impl StreamWindow {
     }
 
     /// What to tell the peer, if it is not what it was told.
-    pub(super) fn change(&self) -> Option<u32> {
+    pub(crate) fn change(&self) -> Option<u32> {
         (self.wanted != self.told).then(|| u32::try_from(self.wanted).unwrap_or(u32::MAX))
     }
 
     /// The peer was told what is wanted.
-    pub(super) fn changed(&mut self) {
+    pub(crate) fn changed(&mut self) {
         self.told = self.wanted;
     }
 
     /// When to look again, while it is not what it was at first.
-    pub(super) fn next_look(&self, pressure: Pressure) -> Option<Instant> {
+    pub(crate) fn next_look(&self, pressure: Pressure) -> Option<Instant> {
         let rests = self.told == self.windows.start.min(MOST) && pressure == Pressure::Ample;
         (!rests && self.windows.floor < self.windows.ceiling).then_some(self.review)
     }

@@ -15,7 +15,7 @@ use super::inbound::H2Inbound;
 /// is looked at only when there is a place for it, which it keeps until this end has let go of it: a peer that opens
 /// streams and cancels them as fast as it can has no more than the limit at work.
 #[derive(Debug)]
-pub(super) struct Arrivals {
+pub(crate) struct Arrivals {
     queue: Mutex<VecDeque<H2Inbound>>,
     arrived: Notify,
     places: Arc<Semaphore>,
@@ -23,7 +23,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn new(limit: u32) -> Self {
+    pub(crate) fn new(limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             queue: Mutex::default(),
@@ -34,7 +34,7 @@ impl Arrivals {
     }
 
     /// Queues a stream, unless as many wait as may be open.
-    pub(super) fn push(&self, inbound: H2Inbound) -> Result<(), Box<H2Inbound>> {
+    pub(crate) fn push(&self, inbound: H2Inbound) -> Result<(), Box<H2Inbound>> {
         let mut queue = self.queue();
         if queue.len() >= self.limit {
             return Err(Box::new(inbound));
@@ -50,7 +50,7 @@ impl Arrivals {
     /// # Cancel safety
     ///
     /// None is lost when the future is dropped.
-    pub(super) async fn next(&self) -> (H2Inbound, Option<OwnedSemaphorePermit>) {
+    pub(crate) async fn next(&self) -> (H2Inbound, Option<OwnedSemaphorePermit>) {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         loop {
             let arrived = self.arrived.notified();
@@ -66,7 +66,7 @@ impl Arrivals {
     }
 
     /// Drops those that the peer has given up before anybody looked.
-    pub(super) fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let given_up: VecDeque<_> = {
             let mut queue = self.queue();
             let (given_up, waiting) = queue.drain(..).partition(H2Inbound::is_given_up);
@@ -77,7 +77,7 @@ impl Arrivals {
     }
 
     /// Drops all: the connection has ended.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let queue = std::mem::take(&mut *self.queue());
         drop(queue);
     }

@@ -1,6 +1,6 @@
 //! The task that drives one connection.
 //!
-//! A *turn* reads and writes what the socket allows, takes what the peer has said on the control stream, looks at the
+//! A *turn* reads and writes what the socket allows, takes what the peer has said of the connection, looks at the
 //! streams that have news, and gives HTTP/2 a little of what waits to be sent, if the socket has taken all that it was
 //! given before. So little is ever queued below, and what is urgent can overtake.
 
@@ -8,6 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
     io,
+    ops::ControlFlow,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
@@ -15,26 +16,18 @@ use std::{
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
-use tunnel_core::{
-    CloseCode, ConnectionError, Text,
-    proto::{
-        Drain,
-        mux::{Frame, Verdict},
-    },
-};
+use tunnel_core::{ConnectionError, proto::mux::Verdict};
 
 use super::{
-    control::Control,
+    Incoming, Session, Sight,
     hub::{Hub, nanos},
+    protocol::Protocol,
     pulse::Pulse,
     stream::Stream,
     window::StreamWindow,
     wire::Wire,
 };
-use crate::{
-    config::H2Config,
-    http2::{Incoming, Session, Sight, connection_error},
-};
+use crate::config::Tuning;
 
 /// After how many turns others are let go first.
 const TURNS: usize = 32;
@@ -46,67 +39,57 @@ const SHARE: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What drives a connection.
-pub(super) struct Driver {
-    pub(super) hub: Arc<Hub>,
-    pub(super) session: Session,
-    sight: Arc<Sight>,
+pub(crate) struct Driver<P: Protocol> {
+    pub(crate) protocol: P,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) session: Session,
+    pub(crate) sight: Arc<Sight>,
     pulse: Pulse,
-    pub(super) windows: StreamWindow,
-    pub(super) control: Control,
+    pub(crate) windows: StreamWindow,
     /// The streams that HTTP/2 has not forgotten, by their numbers.
-    pub(super) wires: HashMap<u64, Wire>,
+    pub(crate) wires: HashMap<u64, Wire>,
     /// Whose turn to send it is: new streams first, then the busy ones.
-    pub(super) new: VecDeque<u64>,
-    pub(super) busy: VecDeque<u64>,
+    pub(crate) new: VecDeque<u64>,
+    pub(crate) busy: VecDeque<u64>,
     /// Streams that wait until a request can be made.
-    pub(super) waiting: VecDeque<Arc<Stream>>,
+    pub(crate) waiting: VecDeque<Arc<Stream>>,
     incoming: Vec<Incoming>,
-    /// The number of the next stream that is asked for.
-    pub(super) next_asked: u64,
-    pub(super) drain_sent: bool,
-    /// How the peer has closed the connection.
-    pub(super) closed_by_peer: Option<(CloseCode, Text)>,
     /// Until when the peer may take to end the connection.
     closing: Option<Instant>,
     /// Whether streams were given up that nobody had looked at.
-    pub(super) given_up: bool,
+    pub(crate) given_up: bool,
     /// Whether the budget has asked for memory, and not enough was given back.
-    pub(super) relieving: bool,
-    pub(super) max_streams: u32,
+    pub(crate) relieving: bool,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Driver {
-    pub(super) fn new(hub: Arc<Hub>, mut session: Session, sight: Arc<Sight>, config: &H2Config) -> Self {
+impl<P: Protocol> Driver<P> {
+    pub(crate) fn new(protocol: P, hub: Arc<Hub>, mut session: Session, sight: Arc<Sight>, tuning: &Tuning) -> Self {
         let now = Instant::now();
         Self {
-            pulse: Pulse::new(config.mux.proto.keepalive(), session.pings(), now.into_std()),
-            windows: StreamWindow::new(config.mux.proto.stream_window(), now.into_std()),
+            protocol,
+            pulse: Pulse::new(tuning.mux.proto.keepalive(), session.pings(), now.into_std()),
+            windows: StreamWindow::new(tuning.mux.proto.stream_window(), now.into_std()),
             hub,
             session,
             sight,
-            control: Control::default(),
             wires: HashMap::new(),
             new: VecDeque::new(),
             busy: VecDeque::new(),
             waiting: VecDeque::new(),
             incoming: Vec::new(),
-            next_asked: 0,
-            drain_sent: false,
-            closed_by_peer: None,
             closing: None,
             given_up: false,
             relieving: false,
-            max_streams: config.mux.proto.limits().max_streams,
             timer: Box::pin(sleep_until(now)),
         }
     }
 
     /// Drives the connection to its end.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         poll_fn(|cx| {
             self.hub.account.register(cx.waker());
-            self.begin(cx);
+            P::begin(&mut self, cx);
             Poll::Ready(())
         })
         .await;
@@ -116,21 +99,18 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS {
             if let Poll::Ready(ended) = self.session.poll(cx, &mut self.incoming) {
-                self.hub.end(match ended {
-                    Err(error) => connection_error(error),
-                    Ok(()) => ConnectionError::transport(io::Error::from(io::ErrorKind::UnexpectedEof)),
-                });
+                let error = P::ended(self, ended);
+                self.hub.end(error);
                 return Poll::Ready(());
             }
             let now = Instant::now();
             let moved = if self.closing.is_some() {
                 // Streams have ended with the connection, and need no look any more.
                 drop(self.hub.take_ready());
-                if self.control.saw_close(cx) {
-                    // Both ends have closed it at once, and neither waits for the other.
-                    return Poll::Ready(());
+                match P::leave(self, cx) {
+                    ControlFlow::Break(()) => return Poll::Ready(()),
+                    ControlFlow::Continue(moved) => moved,
                 }
-                self.control.feed(cx)
             } else {
                 self.turn(cx, now)
             };
@@ -149,15 +129,15 @@ impl Driver {
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         // Everything that HTTP/2 was given is on its way, and nothing can be overtaken.
         let is_flushed = !self.sight.is_stuck();
-        let mut moved = is_flushed && self.settle(cx);
+        let mut moved = is_flushed && P::settle(self, cx);
         for request in std::mem::take(&mut self.incoming) {
-            self.arrive(request);
+            P::arrive(self, request);
             moved = true;
         }
-        moved |= self.listen(cx);
+        moved |= P::listen(self, cx, now);
         moved |= self.visit_all(cx, now);
-        if let Some((code, text)) = self.closed_by_peer.take() {
-            self.hub.end(ConnectionError::remote(code, text));
+        if let Some(error) = P::closed_by_peer(self) {
+            self.hub.end(error);
             return true;
         }
         if self.pulse.look(cx, now.into_std(), self.sight.received()) == Verdict::Dead {
@@ -174,7 +154,7 @@ impl Driver {
             self.windows.changed();
             moved = true;
         }
-        moved |= self.control.feed(cx);
+        moved |= P::feed(self, cx);
         if !self.sight.is_stuck() {
             moved |= self.feed();
         }
@@ -184,8 +164,7 @@ impl Driver {
     /// Whether the driver's work is done. Begins the end that this side wants.
     fn is_over(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         if let Some((code, text)) = self.hub.take_close() {
-            self.control.queue(&Frame::Close { code, text });
-            self.control.feed(cx);
+            P::close(self, cx, code, text);
             self.closing = Some(now + LINGER);
             self.wake_all();
             return false;
@@ -206,7 +185,7 @@ impl Driver {
                 let relief = self.relieve(now);
                 let looks = [self.pulse.next_look(), self.windows.next_look(pressure)];
                 let looks = looks.into_iter().flatten().map(Instant::from_std);
-                looks.chain(relief).min()
+                looks.chain(relief).chain(self.protocol.next_look()).min()
             }
         };
         if let Some(next) = next {
@@ -216,25 +195,6 @@ impl Driver {
             }
         }
         self.hub.sleeps(cx.waker())
-    }
-
-    /// Says what has to come behind everything that went before: that this side drains, and that it is done. Says
-    /// whether it did.
-    fn settle(&mut self, cx: &mut Context<'_>) -> bool {
-        let draining = self.hub.draining();
-        if !draining.any() || self.control.tx.is_none() {
-            return false;
-        }
-        if !self.drain_sent {
-            self.drain_sent = true;
-            self.control.queue(&Frame::Drain(Drain::default()));
-            return self.control.feed(cx);
-        }
-        let idle = self.hub.open() == 0 && self.wires.is_empty() && self.waiting.is_empty() && self.control.is_empty();
-        if draining.remote && idle && self.hub.ended().is_none() {
-            self.hub.close(CloseCode::DRAINED, "");
-        }
-        false
     }
 
     /// Gives HTTP/2 some of what waits to be sent. Says whether there was any.
@@ -267,7 +227,7 @@ impl Driver {
     }
 
     /// Puts a stream in the line of those that send.
-    pub(super) fn take_turn(&mut self, key: u64) {
+    pub(crate) fn take_turn(&mut self, key: u64) {
         if let Some(wire) = self.wires.get_mut(&key)
             && !wire.in_turn
         {
@@ -277,8 +237,13 @@ impl Driver {
         }
     }
 
+    /// Whether there is no stream, and none to come.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.hub.open() == 0 && self.wires.is_empty() && self.waiting.is_empty()
+    }
+
     /// How long a round trip takes, for windows.
-    pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
+    pub(crate) fn shortest_round_trip(&self) -> Option<Duration> {
         self.pulse.shortest_round_trip()
     }
 
@@ -290,7 +255,7 @@ impl Driver {
 }
 
 /// Ends what is left, also when the runtime ends first.
-impl Drop for Driver {
+impl<P: Protocol> Drop for Driver<P> {
     fn drop(&mut self) {
         let aborted = ConnectionError::transport(io::Error::from(io::ErrorKind::ConnectionAborted));
         self.hub.end(aborted);
@@ -305,9 +270,10 @@ impl Drop for Driver {
     }
 }
 
-impl std::fmt::Debug for Driver {
+impl<P: Protocol> std::fmt::Debug for Driver<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver")
+            .field("protocol", &self.protocol)
             .field("session", &self.session)
             .finish_non_exhaustive()
     }

@@ -17,13 +17,13 @@ use super::{arrivals::Arrivals, stream::Stream};
 /// What the halves, the handle and the driver of one connection share.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    pub(super) account: Account,
-    pub(super) counters: Counters,
+    pub(crate) account: Account,
+    pub(crate) counters: Counters,
     /// Places for streams that this end opens.
-    pub(super) places: Arc<Semaphore>,
-    pub(super) arrivals: Arrivals,
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) arrivals: Arrivals,
     /// The most bytes of a stream that wait for their turn.
-    pub(super) send_queue: usize,
+    pub(crate) send_queue: usize,
     mail: Mutex<Mail>,
     draining: watch::Sender<Draining>,
     /// Why the connection ends, from the moment on in which that is clear.
@@ -47,31 +47,31 @@ struct Mail {
 
 /// Who has begun to drain the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Draining {
-    pub(super) local: bool,
-    pub(super) remote: bool,
+pub(crate) struct Draining {
+    pub(crate) local: bool,
+    pub(crate) remote: bool,
 }
 
 impl Draining {
-    pub(super) fn any(self) -> bool {
+    pub(crate) fn any(self) -> bool {
         self.local || self.remote
     }
 }
 
 /// Figures of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) bytes_sent: AtomicU64,
-    pub(super) bytes_received: AtomicU64,
-    pub(super) open: AtomicU64,
-    pub(super) opened: AtomicU64,
-    pub(super) accepted: AtomicU64,
+pub(crate) struct Counters {
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) open: AtomicU64,
+    pub(crate) opened: AtomicU64,
+    pub(crate) accepted: AtomicU64,
     /// In nanoseconds; zero while it is not known.
-    pub(super) round_trip: AtomicU64,
+    pub(crate) round_trip: AtomicU64,
 }
 
 impl Hub {
-    pub(super) fn new(account: Account, send_queue: usize, places: usize, max_streams: u32) -> Arc<Self> {
+    pub(crate) fn new(account: Account, send_queue: usize, places: usize, max_streams: u32) -> Arc<Self> {
         Arc::new(Self {
             account,
             counters: Counters::default(),
@@ -86,7 +86,7 @@ impl Hub {
     }
 
     /// Has the driver look at a stream.
-    pub(super) fn post(&self, stream: Arc<Stream>) {
+    pub(crate) fn post(&self, stream: Arc<Stream>) {
         let mut mail = self.mail();
         if mail.is_over {
             return;
@@ -98,16 +98,16 @@ impl Hub {
     }
 
     /// The streams to be looked at.
-    pub(super) fn take_ready(&self) -> Vec<Arc<Stream>> {
+    pub(crate) fn take_ready(&self) -> Vec<Arc<Stream>> {
         std::mem::take(&mut self.mail().ready)
     }
 
-    pub(super) fn take_close(&self) -> Option<(CloseCode, Text)> {
+    pub(crate) fn take_close(&self) -> Option<(CloseCode, Text)> {
         self.mail().close.take()
     }
 
     /// Whether the driver may sleep; if so, `waker` is woken when there is something to do.
-    pub(super) fn sleeps(&self, waker: &Waker) -> bool {
+    pub(crate) fn sleeps(&self, waker: &Waker) -> bool {
         let mut mail = self.mail();
         let idle = mail.ready.is_empty() && mail.close.is_none();
         mail.waker = idle.then(|| waker.clone());
@@ -125,7 +125,7 @@ impl Hub {
     }
 
     /// Closes the connection, unless it has ended, and tells the peer.
-    pub(super) fn close(&self, code: CloseCode, text: impl Into<Text>) {
+    pub(crate) fn close(&self, code: CloseCode, text: impl Into<Text>) {
         let text = text.into();
         if self.end(ConnectionError::local(code, text.clone())) {
             tracing::debug!(%code, reason = %text, "closing the connection");
@@ -138,7 +138,7 @@ impl Hub {
     }
 
     /// Notes why the connection ends, unless that was clear before. Says whether it is what counts.
-    pub(super) fn end(&self, error: ConnectionError) -> bool {
+    pub(crate) fn end(&self, error: ConnectionError) -> bool {
         let first = self.ending.set(error).is_ok();
         if first {
             // Whoever waits for a place, a stream or the drain looks again.
@@ -150,12 +150,12 @@ impl Hub {
     }
 
     /// Why the connection has ended, if it has.
-    pub(super) fn ended(&self) -> Option<ConnectionError> {
+    pub(crate) fn ended(&self) -> Option<ConnectionError> {
         self.ending.get().cloned()
     }
 
     /// The driver has ended, and the peer knows, if it can. Gives the streams that waited to be looked at.
-    pub(super) fn finish(&self) -> Vec<Arc<Stream>> {
+    pub(crate) fn finish(&self) -> Vec<Arc<Stream>> {
         let mut mail = self.mail();
         mail.is_over = true;
         let ready = std::mem::take(&mut mail.ready);
@@ -164,35 +164,35 @@ impl Hub {
         ready
     }
 
-    pub(super) async fn closed(&self) -> ConnectionError {
+    pub(crate) async fn closed(&self) -> ConnectionError {
         // The sender is in `self`, so waiting cannot fail.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
         self.ended()
             .unwrap_or_else(|| ConnectionError::local(CloseCode::INTERNAL, "the driver ended"))
     }
 
-    pub(super) fn drain(&self, change: impl FnOnce(&mut Draining)) {
+    pub(crate) fn drain(&self, change: impl FnOnce(&mut Draining)) {
         self.draining.send_modify(change);
         self.rouse();
     }
 
-    pub(super) fn draining(&self) -> Draining {
+    pub(crate) fn draining(&self) -> Draining {
         *self.draining.borrow()
     }
 
     /// Waits until the connection is draining or has ended.
-    pub(super) async fn drained_or_ended(&self) {
+    pub(crate) async fn drained_or_ended(&self) {
         let condition = |draining: &Draining| draining.any() || self.ending.get().is_some();
         let _ = self.draining.subscribe().wait_for(condition).await;
     }
 
     /// Why no stream can be opened.
-    pub(super) fn draining_or_ended(&self) -> OpenError {
+    pub(crate) fn draining_or_ended(&self) -> OpenError {
         self.ended().map_or(OpenError::Draining, OpenError::Connection)
     }
 
     /// Counts a stream as open, until the ticket is dropped.
-    pub(super) fn ticket(self: &Arc<Self>, place: Option<OwnedSemaphorePermit>) -> Ticket {
+    pub(crate) fn ticket(self: &Arc<Self>, place: Option<OwnedSemaphorePermit>) -> Ticket {
         self.counters.open.fetch_add(1, Ordering::SeqCst);
         Ticket {
             hub: Arc::clone(self),
@@ -201,7 +201,7 @@ impl Hub {
     }
 
     /// How many streams are open.
-    pub(super) fn open(&self) -> u64 {
+    pub(crate) fn open(&self) -> u64 {
         self.counters.open.load(Ordering::SeqCst)
     }
 }
@@ -214,10 +214,10 @@ fn wake(waker: Option<Waker>) {
 
 /// A stream that counts as open while either of its halves has not ended.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     hub: Arc<Hub>,
     /// Its place under the limit: this end's for streams that it opens, the peer's once this end has seen it.
-    pub(super) place: Option<OwnedSemaphorePermit>,
+    pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Ticket {
@@ -229,6 +229,6 @@ impl Drop for Ticket {
 }
 
 /// A round trip for the figures.
-pub(super) fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

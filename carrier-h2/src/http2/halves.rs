@@ -13,7 +13,7 @@ use tunnel_core::{Duplex, RecvError, RecvStream, SendError, SendStream, StreamCo
 use super::stream::{Rx, Stream, Tx};
 
 /// Both halves.
-pub(super) fn duplex(stream: &Arc<Stream>) -> Duplex {
+pub(crate) fn duplex(stream: &Arc<Stream>) -> Duplex {
     Duplex {
         tx: Box::new(SendHalf(Arc::clone(stream))),
         rx: Box::new(RecvHalf(Arc::clone(stream))),
@@ -21,7 +21,7 @@ pub(super) fn duplex(stream: &Arc<Stream>) -> Duplex {
 }
 
 /// The sending half. Dropping it before a finish resets the stream.
-pub(super) struct SendHalf(Arc<Stream>);
+pub(crate) struct SendHalf(Arc<Stream>);
 
 impl SendHalf {
     fn end(&self, end: Tx) {
@@ -131,7 +131,7 @@ impl fmt::Debug for SendHalf {
 }
 
 /// The receiving half. Dropping it before the end stops the stream.
-pub(super) struct RecvHalf(Arc<Stream>);
+pub(crate) struct RecvHalf(Arc<Stream>);
 
 impl RecvStream for RecvHalf {
     fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, RecvError>> {

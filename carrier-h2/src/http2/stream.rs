@@ -20,8 +20,8 @@ use super::hub::{Hub, Ticket};
 
 /// One stream.
 #[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) hub: Arc<Hub>,
+pub(crate) struct Stream {
+    pub(crate) hub: Arc<Hub>,
     state: Mutex<State>,
     /// Whether the driver is to look at it already.
     posted: AtomicBool,
@@ -31,31 +31,31 @@ pub(super) struct Stream {
 
 /// What is known of a stream.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     /// What the driver is to do about the opening.
-    pub(super) plan: Plan,
+    pub(crate) plan: Plan,
     /// What came of an opening.
-    pub(super) outcome: Option<Outcome>,
-    pub(super) tx: Tx,
-    pub(super) rx: Rx,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) tx: Tx,
+    pub(crate) rx: Rx,
     /// Bytes that wait to be sent.
-    pub(super) outbox: Queue,
+    pub(crate) outbox: Queue,
     /// Bytes that wait to be read.
-    pub(super) inbox: Queue,
+    pub(crate) inbox: Queue,
     /// How many were read and not yet returned as credit.
-    pub(super) taken: usize,
+    pub(crate) taken: usize,
     /// When the reader last took bytes, or the first of those came that wait.
-    pub(super) touched: Instant,
+    pub(crate) touched: Instant,
     /// The stream's window, for the reader to know how much is worth returning.
-    pub(super) window: usize,
-    pub(super) wakers: Wakers,
+    pub(crate) window: usize,
+    pub(crate) wakers: Wakers,
     /// While either half has not ended.
-    pub(super) ticket: Option<Ticket>,
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// What the driver is to do about the opening.
 #[derive(Debug)]
-pub(super) enum Plan {
+pub(crate) enum Plan {
     Nothing,
     Open(Box<StreamHead>),
     Accept,
@@ -64,7 +64,7 @@ pub(super) enum Plan {
 
 /// What came of an opening.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Accepted,
     Refused(Refusal),
     Ended(StreamCode),
@@ -74,7 +74,7 @@ pub(super) enum Outcome {
 
 /// The half that this end sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tx {
+pub(crate) enum Tx {
     Open,
     /// By this end; what is queued still goes out.
     Finished,
@@ -86,7 +86,7 @@ pub(super) enum Tx {
 
 /// The half that this end receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rx {
+pub(crate) enum Rx {
     Open,
     /// The clean end is behind what is queued.
     Ended,
@@ -98,17 +98,17 @@ pub(super) enum Rx {
 
 /// Who waits for what.
 #[derive(Debug, Default)]
-pub(super) struct Wakers {
-    pub(super) outcome: Option<Waker>,
-    pub(super) send: Option<Waker>,
-    pub(super) stopped: Option<Waker>,
-    pub(super) recv: Option<Waker>,
+pub(crate) struct Wakers {
+    pub(crate) outcome: Option<Waker>,
+    pub(crate) send: Option<Waker>,
+    pub(crate) stopped: Option<Waker>,
+    pub(crate) recv: Option<Waker>,
 }
 
 const NO_KEY: u64 = u64::MAX;
 
 impl Stream {
-    pub(super) fn new(hub: &Arc<Hub>, ticket: Ticket, plan: Plan) -> Arc<Self> {
+    pub(crate) fn new(hub: &Arc<Hub>, ticket: Ticket, plan: Plan) -> Arc<Self> {
         Arc::new(Self {
             hub: Arc::clone(hub),
             state: Mutex::new(State {
@@ -129,33 +129,33 @@ impl Stream {
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the driver look at it.
-    pub(super) fn post(self: &Arc<Self>) {
+    pub(crate) fn post(self: &Arc<Self>) {
         if !self.posted.swap(true, Ordering::AcqRel) {
             self.hub.post(Arc::clone(self));
         }
     }
 
     /// The driver looks at it.
-    pub(super) fn visited(&self) {
+    pub(crate) fn visited(&self) {
         self.posted.store(false, Ordering::Release);
     }
 
-    pub(super) fn key(&self) -> Option<u64> {
+    pub(crate) fn key(&self) -> Option<u64> {
         Some(self.key.load(Ordering::Acquire)).filter(|key| *key != NO_KEY)
     }
 
-    pub(super) fn set_key(&self, key: u64) {
+    pub(crate) fn set_key(&self, key: u64) {
         self.key.store(key, Ordering::Release);
     }
 
     /// Wakes everybody, because the connection has ended.
-    pub(super) fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         let wakers = mem::take(&mut self.lock().wakers);
         for waker in [wakers.outcome, wakers.send, wakers.stopped, wakers.recv]
             .into_iter()
@@ -178,7 +178,7 @@ impl Wake for Stream {
 }
 
 impl State {
-    pub(super) fn resolve(&mut self, outcome: Outcome) {
+    pub(crate) fn resolve(&mut self, outcome: Outcome) {
         if self.outcome.is_none() {
             self.outcome = Some(outcome);
             wake(&mut self.wakers.outcome);
@@ -186,7 +186,7 @@ impl State {
     }
 
     /// Puts bytes where the reader finds them; those of a half that has ended are dropped. Says how many were kept.
-    pub(super) fn receive(&mut self, bytes: Bytes) -> usize {
+    pub(crate) fn receive(&mut self, bytes: Bytes) -> usize {
         if self.rx != Rx::Open || bytes.is_empty() {
             return 0;
         }
@@ -200,7 +200,7 @@ impl State {
     }
 
     /// The half that this end receives has ended. Gives how many unread bytes were dropped.
-    pub(super) fn end_rx(&mut self, end: Rx) -> usize {
+    pub(crate) fn end_rx(&mut self, end: Rx) -> usize {
         if self.rx != Rx::Open {
             return 0;
         }
@@ -212,7 +212,7 @@ impl State {
     }
 
     /// The stream is given up for the memory that it holds, though its end may have come. Gives how much that was.
-    pub(super) fn take_back(&mut self) -> usize {
+    pub(crate) fn take_back(&mut self) -> usize {
         if !matches!(self.rx, Rx::Open | Rx::Ended) {
             return 0;
         }
@@ -223,7 +223,7 @@ impl State {
     }
 
     /// The half that this end sends has ended; what was queued is dropped unless the end is clean.
-    pub(super) fn end_tx(&mut self, end: Tx) {
+    pub(crate) fn end_tx(&mut self, end: Tx) {
         let over = match self.tx {
             Tx::Open => false,
             // Nothing can be taken back that is on its way, but the rest need not follow.
@@ -243,7 +243,7 @@ impl State {
     }
 
     /// The stream counts no longer as open when both halves have ended and everything was read.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let rx_over = match self.rx {
             Rx::Open => false,
             Rx::Ended => self.inbox.is_empty(),
@@ -255,7 +255,7 @@ impl State {
     }
 }
 
-pub(super) fn wake(waker: &mut Option<Waker>) {
+pub(crate) fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
     }

@@ -19,7 +19,7 @@ use super::{
 /// # Cancel safety
 ///
 /// Dropping the future drops the halves, and so resets and stops a stream that the peer may have seen.
-pub(super) async fn open(hub: &Arc<Hub>, head: StreamHead) -> Result<Duplex, OpenError> {
+pub(crate) async fn open(hub: &Arc<Hub>, head: StreamHead) -> Result<Duplex, OpenError> {
     let place = tokio::select! {
         biased;
         () = hub.drained_or_ended() => return Err(hub.draining_or_ended()),

@@ -1,0 +1,145 @@
+//! How connections begin.
+
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tunnel_core::{Connection, ConnectionError, DialError, HostPort, Peer};
+use tunnel_tcp::{BoxIo, explain_tls};
+
+use super::{CAPABILITIES, ForwardConfig, protocol::Forward};
+use crate::{
+    config::Tuning,
+    http2::{Driver, Frames, GoAway, H2Connection, Hub, Knobs, Pipe, Session, Sight},
+};
+
+/// Serves the streams of a peer that has connected.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the pipe.
+pub(super) async fn serve(io: BoxIo, peer: Peer, config: &ForwardConfig) -> Result<Arc<dyn Connection>, h2::Error> {
+    let pipe = Pipe::listening(io, Frames::of(true));
+    let sight = pipe.sight();
+    let knobs = Knobs {
+        // Only so that such a request can be answered: without it, h2 resets it.
+        extended_connect: true,
+        ..config.tuning.knobs(config.limits().max_streams)
+    };
+    let session = Session::server(pipe, knobs).await?;
+    Ok(start(Forward::serving(config), session, sight, peer, &config.tuning))
+}
+
+/// Opens streams at a proxy, whose SETTINGS it waits for.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the pipe.
+pub(super) async fn open(
+    io: BoxIo,
+    peer: Peer,
+    proxy: &HostPort,
+    config: &ForwardConfig,
+) -> Result<Arc<dyn Connection>, NotOpened> {
+    let pipe = Pipe::listening(io, Frames::of(false));
+    let sight = pipe.sight();
+    let mut session = Session::client(pipe, config.tuning.knobs(0)).await?;
+    poll_fn(|cx| poll_settings(&mut session, &sight, cx)).await?;
+    let forward = Forward::opening(proxy, config);
+    Ok(start(forward, session, sight, peer, &config.tuning))
+}
+
+fn poll_settings(session: &mut Session, sight: &Sight, cx: &mut Context<'_>) -> Poll<Result<(), NotOpened>> {
+    let ended = session.poll(cx, &mut Vec::new());
+    if let Some(goaway) = sight.heard.goaway() {
+        return Poll::Ready(Err(NotOpened::GoAway(goaway)));
+    }
+    match ended {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(NotOpened::Ended)),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        Poll::Pending if sight.heard.settings() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+fn start(forward: Forward, session: Session, sight: Arc<Sight>, peer: Peer, tuning: &Tuning) -> Arc<dyn Connection> {
+    let proto = &tuning.mux.proto;
+    // Places for streams that this end opens are those of the peer's SETTINGS.
+    let hub = Hub::new(
+        tuning.mux.budget.account(),
+        proto.send_queue(),
+        0,
+        proto.limits().max_streams,
+    );
+    tokio::spawn(Driver::new(forward, Arc::clone(&hub), session, sight, tuning).run());
+    Arc::new(H2Connection {
+        hub,
+        peer,
+        capabilities: CAPABILITIES,
+    })
+}
+
+/// Why there is no connection with a proxy.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    Http2(h2::Error),
+    /// The proxy went away at once.
+    GoAway(GoAway),
+    /// The pipe ended.
+    Ended,
+}
+
+impl From<h2::Error> for NotOpened {
+    fn from(error: h2::Error) -> Self {
+        Self::Http2(error)
+    }
+}
+
+impl NotOpened {
+    /// It with `remote`.
+    pub(super) fn into_dial_error(self, remote: String, is_tls: bool) -> DialError {
+        let lost = |remote, error| DialError::Lost {
+            remote,
+            source: ConnectionError::transport(error),
+        };
+        match self {
+            Self::Ended => lost(remote, io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Self::GoAway(GoAway { reason, words }) => {
+                let words = if words.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {words}")
+                };
+                let detail = format!("it ended HTTP/2 before it began ({reason:?}{words})");
+                DialError::Protocol { remote, detail }
+            }
+            Self::Http2(error) => {
+                // With TLS 1.3 a server looks at this side's certificate when its own part of the handshake is over.
+                if let Some(explanation) = explain_tls(&error) {
+                    let source = Arc::new(error);
+                    return DialError::Tls {
+                        remote,
+                        explanation,
+                        source,
+                    };
+                }
+                if !error.is_io() {
+                    let hint = if is_tls {
+                        "is it HTTP/1.1?"
+                    } else {
+                        "is it HTTP/1.1, or does it expect TLS?"
+                    };
+                    let detail = format!("its answer is not HTTP/2 ({error}): {hint}");
+                    return DialError::Protocol { remote, detail };
+                }
+                DialError::Lost {
+                    remote,
+                    source: ConnectionError::transport(error),
+                }
+            }
+        }
+    }
+}
