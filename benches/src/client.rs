@@ -2,16 +2,19 @@
 
 use std::{fmt, io, net::SocketAddr};
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 /// A way to the target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Path {
     /// A plain TCP connection.
     Direct,
+    /// A port at this address that leads to the target and nowhere else.
+    Forward(SocketAddr),
     /// A CONNECT proxy at this address.
     Proxy(SocketAddr),
 }
@@ -20,7 +23,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Direct => "direct",
-            Self::Proxy(_) => "tunnel",
+            Self::Forward(_) | Self::Proxy(_) => "tunnel",
         })
     }
 }
@@ -29,14 +32,10 @@ impl Path {
     /// Connects to the target.
     pub async fn connect(self, target: SocketAddr) -> io::Result<TcpStream> {
         match self {
-            Self::Direct => {
-                let socket = TcpStream::connect(target).await?;
-                socket.set_nodelay(true)?;
-                Ok(socket)
-            }
+            Self::Direct => plain(target).await,
+            Self::Forward(port) => plain(port).await,
             Self::Proxy(proxy) => {
-                let mut socket = TcpStream::connect(proxy).await?;
-                socket.set_nodelay(true)?;
+                let mut socket = plain(proxy).await?;
                 let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
                 socket.write_all(request.as_bytes()).await?;
                 let head = read_head(&mut socket).await?;
@@ -50,8 +49,14 @@ impl Path {
     }
 }
 
+async fn plain(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(addr).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
 /// Reads up to the empty line, and not a byte further.
-async fn read_head(socket: &mut TcpStream) -> io::Result<String> {
+pub async fn read_head(socket: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::with_capacity(128);
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= 16 * 1024 {

@@ -1,11 +1,16 @@
-//! Benches of the parts, a load program for a running tunnel, and a comparison of the carriers.
+//! Benches of the parts, a load program for a running tunnel, and comparisons of the carriers.
 //!
-//! [`target`] is what stands behind the tunnel, [`client`] reaches it directly or through a CONNECT proxy, [`stats`]
-//! sums up, [`process`] reads what the processes under test use, and
-//! [`carrier`] measures carriers without a frontend.
+//! [`target`] is what stands behind a tunnel, [`client`] reaches it directly or through a CONNECT proxy, [`stats`]
+//! sums up, [`process`] reads what the processes under test use, and [`open_loop`] measures latency at a fixed rate.
+//! [`workload`] has fixed pieces of work. [`carrier`] measures carriers without a frontend; [`compare`] measures whole tunnels, as programs, beside what the
+//! best relay of the same crates does.
 
 pub mod carrier;
 pub mod client;
+pub mod compare;
+pub mod credentials;
+pub mod open_loop;
 pub mod process;
 pub mod stats;
 pub mod target;
+pub mod workload;

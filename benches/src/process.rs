@@ -1,4 +1,4 @@
-//! What a process uses, from `/proc` (proc(5)).
+//! What processes use, from `/proc` (proc(5)).
 
 use std::fs;
 
@@ -16,19 +16,58 @@ pub struct Usage {
 /// The usage of a process, or `None` if it is gone or not ours to look at.
 #[must_use]
 pub fn usage(pid: u32) -> Option<Usage> {
-    // Linux reports times in ticks of 1/100 s to user space on every architecture that we run on.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses, which may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(Usage {
-        cpu_seconds: ticks as f64 / TICKS_PER_SECOND,
-        resident_kib: resident.split_whitespace().next()?.parse().ok()?,
+        cpu_seconds: cpu_seconds(pid)?,
+        resident_kib: kib(&status, "VmRSS:")?,
         descriptors: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
     })
+}
+
+/// User and system time of a process so far, in steps of 10 ms.
+#[must_use]
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    // Linux reports times in ticks of 1/100 s to user space on every architecture that we run on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let fields = stat(pid)?;
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// The memory that a process has, in KiB: all of its own and its share of what it has in common with others (PSS).
+#[must_use]
+pub fn memory_kib(pid: u32) -> Option<u64> {
+    kib(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
+}
+
+/// A process with everything that it started, directly or not.
+#[must_use]
+pub fn family(pid: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, stat(pid)?.get(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| child));
+        next += 1;
+    }
+    family
+}
+
+/// The fields of `/proc/PID/stat` behind the name, which is in parentheses and may hold anything.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+fn kib(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -37,8 +76,22 @@ mod tests {
 
     #[test]
     fn this_process_has_memory_and_descriptors() {
-        let usage = usage(std::process::id()).unwrap();
+        let pid = std::process::id();
+        let usage = usage(pid).unwrap();
         assert!(usage.resident_kib > 0 && usage.descriptors > 2, "{usage:?}");
+        assert!(memory_kib(pid).unwrap() > 0);
         assert_eq!(super::usage(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_child_is_of_the_family() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let family = family(std::process::id());
+        assert!(family.contains(&child.id()) && family.contains(&std::process::id()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 }

@@ -7,12 +7,14 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use benches::carrier::{
-    Kind,
-    cell::{Cell, Figures},
+use benches::{
+    carrier::{
+        Kind,
+        cell::{Cell, Figures},
+        report::Report,
+        server,
+    },
     credentials::Credentials,
-    report::Report,
-    server,
 };
 use clap::{Args, Parser, Subcommand};
 

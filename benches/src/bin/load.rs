@@ -1,4 +1,4 @@
-//! Puts load on a running tunnel and on the direct path, side by side.
+//! Puts load on a running tunnel and looks whether it comes through whole.
 
 use std::{
     net::SocketAddr,
@@ -13,18 +13,16 @@ use anyhow::{Context as _, ensure};
 use benches::{
     client::Path,
     process::{self, Usage},
-    stats::{median, micros},
-    target::{self, CHUNK, Command},
+    target::{self, CHUNK, Command, pattern::pattern_checksum},
 };
 use clap::{Parser, Subcommand};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     sync::Semaphore,
     task::JoinSet,
 };
 
-/// Puts load on a running tunnel and on the direct path, side by side
+/// Puts load on a running tunnel and looks whether it comes through whole
 ///
 /// The target runs inside this program unless there is a --target; the tunnel's agent must be able to reach it.
 #[derive(Debug, Parser)]
@@ -50,18 +48,6 @@ struct Args {
 enum Run {
     /// Is the target of another run, and prints its address
     Target,
-    /// Throughput, connection rate and latency of both paths, interleaved
-    Compare {
-        /// How long each measurement takes, in seconds
-        #[arg(long, default_value_t = 2)]
-        seconds: u64,
-        /// How often each is repeated; medians are shown
-        #[arg(long, default_value_t = 5)]
-        repetitions: usize,
-        /// Streams of the bulk measurements; repeatable
-        #[arg(long, default_values_t = [1, 16])]
-        streams: Vec<usize>,
-    },
     /// Sends and receives so many MiB through the tunnel and compares checksums
     Integrity {
         /// MiB each way
@@ -83,18 +69,6 @@ enum Run {
         #[arg(long, default_value_t = 32)]
         concurrency: usize,
     },
-    /// Throughput of one download beside downloads that nobody reads
-    Stalled {
-        /// How many are not read
-        #[arg(long, default_value_t = 1)]
-        stalled: usize,
-        /// How long each measurement takes, in seconds
-        #[arg(long, default_value_t = 2)]
-        seconds: u64,
-        /// How often each is repeated; medians are shown
-        #[arg(long, default_value_t = 5)]
-        repetitions: usize,
-    },
 }
 
 #[tokio::main]
@@ -111,29 +85,9 @@ async fn main() -> anyhow::Result<()> {
             print_line(&target.to_string());
             std::future::pending::<()>().await;
         }
-        Run::Compare {
-            seconds,
-            repetitions,
-            streams,
-        } => {
-            compare(
-                target,
-                tunnel,
-                Duration::from_secs(seconds),
-                repetitions,
-                &streams,
-                &args.pid,
-            )
-            .await?
-        }
         Run::Integrity { mib } => integrity(target, tunnel, mib << 20).await?,
         Run::Open { streams } => open(target, tunnel, streams, &args.pid).await?,
         Run::Short { streams, concurrency } => short(target, tunnel, streams, concurrency).await?,
-        Run::Stalled {
-            stalled,
-            seconds,
-            repetitions,
-        } => beside_stalled(target, tunnel, stalled, Duration::from_secs(seconds), repetitions).await?,
     }
     // What was just closed takes a moment to be let go of.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -161,145 +115,6 @@ fn usages(pids: &[u32]) -> Vec<Usage> {
         .collect()
 }
 
-fn cpu(pids: &[u32]) -> f64 {
-    usages(pids).iter().map(|usage| usage.cpu_seconds).sum()
-}
-
-async fn compare(
-    target: SocketAddr,
-    tunnel: Path,
-    time: Duration,
-    repetitions: usize,
-    streams: &[usize],
-    pids: &[u32],
-) -> anyhow::Result<()> {
-    for &streams in streams {
-        for direction in [Direction::Up, Direction::Down] {
-            let mut speeds = [Vec::new(), Vec::new()];
-            let mut costs = Vec::new();
-            for _ in 0..repetitions {
-                for (path, speeds) in [Path::Direct, tunnel].into_iter().zip(&mut speeds) {
-                    let before = cpu(pids);
-                    let bytes = bulk(path, target, direction, streams, time).await?;
-                    speeds.push(bytes as f64 / time.as_secs_f64() / 1e9);
-                    if path != Path::Direct && bytes > 0 {
-                        costs.push((cpu(pids) - before) / (bytes as f64 / 1e9));
-                    }
-                }
-            }
-            let [direct, tunnel] = speeds.map(|speeds| median(&speeds));
-            let cost = median(&costs);
-            print_line(&format!(
-                "bulk {direction:?} x{streams}: direct {direct:.3} GB/s, tunnel {tunnel:.3} GB/s ({:.2}x), {cost:.2} CPU s/GB",
-                tunnel / direct
-            ));
-        }
-    }
-    let mut rates = [Vec::new(), Vec::new()];
-    let mut p50s = [Vec::new(), Vec::new()];
-    let mut p99s = [Vec::new(), Vec::new()];
-    for _ in 0..repetitions {
-        for (index, path) in [Path::Direct, tunnel].into_iter().enumerate() {
-            rates[index].push(connect_rate(path, target, time).await?);
-            let latencies = round_trips(path, target, time).await?;
-            p50s[index].push(micros(&latencies, 0.5));
-            p99s[index].push(micros(&latencies, 0.99));
-        }
-    }
-    let [direct, tunnel] = rates.map(|rates| median(&rates));
-    print_line(&format!(
-        "connections: direct {direct:.0}/s, tunnel {tunnel:.0}/s ({:.2}x)",
-        tunnel / direct
-    ));
-    let ([direct50, tunnel50], [direct99, tunnel99]) = (p50s.map(|p| median(&p)), p99s.map(|p| median(&p)));
-    print_line(&format!(
-        "request/response of 100 bytes: direct p50 {direct50:.0} us, p99 {direct99:.0} us; tunnel p50 {tunnel50:.0} us ({:.1}x), p99 {tunnel99:.0} us ({:.1}x)",
-        tunnel50 / direct50,
-        tunnel99 / direct99
-    ));
-    Ok(())
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Direction {
-    Up,
-    Down,
-}
-
-/// The number of bytes that arrive within `time`.
-async fn bulk(
-    path: Path,
-    target: SocketAddr,
-    direction: Direction,
-    streams: usize,
-    time: Duration,
-) -> anyhow::Result<u64> {
-    let total = Arc::new(AtomicU64::new(0));
-    let mut tasks = JoinSet::new();
-    for _ in 0..streams {
-        let mut socket = path.connect(target).await?;
-        // Uploads are echoed to nowhere: the receiver's count is the sender's less what is buffered on the way.
-        match direction {
-            Direction::Up => Command::Upload.send(&mut socket).await?,
-            Direction::Down => Command::Download(u64::MAX).send(&mut socket).await?,
-        }
-        let total = total.clone();
-        tasks.spawn(async move {
-            match direction {
-                Direction::Up => push(&mut socket, &total).await,
-                Direction::Down => pull(&mut socket, &total).await,
-            }
-        });
-    }
-    // The windows fill first.
-    tokio::time::sleep(time / 4).await;
-    let start = total.load(Ordering::Relaxed);
-    tokio::time::sleep(time).await;
-    let bytes = total.load(Ordering::Relaxed) - start;
-    ensure!(tasks.try_join_next().is_none(), "a bulk stream ended early");
-    tasks.shutdown().await;
-    Ok(bytes)
-}
-
-async fn push(socket: &mut TcpStream, total: &AtomicU64) -> std::io::Result<()> {
-    let chunk = vec![7; CHUNK];
-    loop {
-        let len = socket.write(&chunk).await?;
-        total.fetch_add(len as u64, Ordering::Relaxed);
-    }
-}
-
-async fn pull(socket: &mut TcpStream, total: &AtomicU64) -> std::io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match socket.read(&mut chunk).await? {
-            0 => return Ok(()),
-            len => total.fetch_add(len as u64, Ordering::Relaxed),
-        };
-    }
-}
-
-/// New connections with one byte there and back, a second.
-async fn connect_rate(path: Path, target: SocketAddr, time: Duration) -> anyhow::Result<f64> {
-    let done = Arc::new(AtomicU64::new(0));
-    let end = Instant::now() + time;
-    let mut tasks = JoinSet::new();
-    for _ in 0..16 {
-        let done = done.clone();
-        tasks.spawn(async move {
-            while Instant::now() < end {
-                one_byte(path, target).await?;
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(result) = tasks.join_next().await {
-        result??;
-    }
-    Ok(done.load(Ordering::Relaxed) as f64 / time.as_secs_f64())
-}
-
 async fn one_byte(path: Path, target: SocketAddr) -> anyhow::Result<()> {
     let mut socket = path.connect(target).await?;
     Command::Echo.send(&mut socket).await?;
@@ -310,23 +125,8 @@ async fn one_byte(path: Path, target: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn round_trips(path: Path, target: SocketAddr, time: Duration) -> anyhow::Result<Vec<Duration>> {
-    let mut socket = path.connect(target).await?;
-    Command::Echo.send(&mut socket).await?;
-    let mut message = [9; 100];
-    let mut latencies = Vec::new();
-    let end = Instant::now() + time;
-    while Instant::now() < end {
-        let start = Instant::now();
-        socket.write_all(&message).await?;
-        socket.read_exact(&mut message).await?;
-        latencies.push(start.elapsed());
-    }
-    Ok(latencies)
-}
-
 async fn integrity(target: SocketAddr, tunnel: Path, len: u64) -> anyhow::Result<()> {
-    let expected = tokio::task::spawn_blocking(move || target::pattern_checksum(len)).await?;
+    let expected = tokio::task::spawn_blocking(move || pattern_checksum(len)).await?;
 
     let mut socket = tunnel.connect(target).await?;
     Command::Download(len).send(&mut socket).await?;
@@ -345,7 +145,7 @@ async fn integrity(target: SocketAddr, tunnel: Path, len: u64) -> anyhow::Result
     let mut socket = tunnel.connect(target).await?;
     Command::Upload.send(&mut socket).await?;
     let start = Instant::now();
-    target::send_pattern(&mut socket, len).await?;
+    target::send_pattern(&mut socket, len, || CHUNK).await?;
     let sum = socket.read_u64().await?;
     ensure!(
         sum == expected,
@@ -425,36 +225,5 @@ async fn short(target: SocketAddr, tunnel: Path, streams: usize, concurrency: us
     }
     let rate = streams as f64 / start.elapsed().as_secs_f64();
     print_line(&format!("{streams} streams in {:.2?}: {rate:.0}/s", start.elapsed()));
-    Ok(())
-}
-
-async fn beside_stalled(
-    target: SocketAddr,
-    tunnel: Path,
-    stalled: usize,
-    time: Duration,
-    repetitions: usize,
-) -> anyhow::Result<()> {
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    for _ in 0..repetitions {
-        alone.push(bulk(tunnel, target, Direction::Down, 1, time).await? as f64);
-        let mut unread = Vec::with_capacity(stalled);
-        for _ in 0..stalled {
-            let mut socket = tunnel.connect(target).await?;
-            Command::Download(u64::MAX).send(&mut socket).await?;
-            unread.push(socket);
-        }
-        // Let every window fill.
-        tokio::time::sleep(time / 2).await;
-        beside.push(bulk(tunnel, target, Direction::Down, 1, time).await? as f64);
-    }
-    let (alone, beside) = (
-        median(&alone) / time.as_secs_f64() / 1e9,
-        median(&beside) / time.as_secs_f64() / 1e9,
-    );
-    print_line(&format!(
-        "one download alone {alone:.3} GB/s, beside {stalled} stalled ones {beside:.3} GB/s ({:.2}x)",
-        beside / alone
-    ));
     Ok(())
 }

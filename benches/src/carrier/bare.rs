@@ -18,7 +18,8 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async, tungstenite::Message};
 
-use super::{CHUNK, Dial, Handshake, Kind, Listen, Pair, Rx, Tx, Wire, credentials::Credentials, fifo, tonic};
+use super::{CHUNK, Dial, Handshake, Kind, Listen, Pair, Rx, Tx, Wire, fifo, tonic};
+use crate::credentials::Credentials;
 
 /// A TCP connection with TLS.
 pub(super) type Io = TlsStream<TcpStream>;

@@ -2,18 +2,21 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, str::FromStr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Kind, Pair, Purpose, Wire,
-    credentials::Credentials,
     load::{Bulk, Direction, Moved},
-    round_trips,
     server::Server,
 };
-use crate::{process, stats::micros};
+use crate::{
+    credentials::Credentials,
+    open_loop::{self, Schedule},
+    process,
+    stats::micros,
+};
 
 /// What is measured, by the name of the figure.
 pub type Figures = BTreeMap<String, f64>;
@@ -56,11 +59,10 @@ impl Cell {
                 let mut bulk = Bulk::start(&*wire, direction, streams).await?;
                 note(&mut figures, "", bulk.measure(&mut server, time).await?);
             }
-            Self::RoundTrips(0) => note_latencies(&mut figures, &round_trips::measure(&*wire, time).await?),
+            Self::RoundTrips(0) => note_latencies(&mut figures, &round_trips(&*wire, time).await?),
             Self::RoundTrips(beside) => {
                 let mut bulk = Bulk::start(&*wire, Direction::Down, beside).await?;
-                let (moved, latencies) =
-                    tokio::try_join!(bulk.measure(&mut server, time), round_trips::measure(&*wire, time))?;
+                let (moved, latencies) = tokio::try_join!(bulk.measure(&mut server, time), round_trips(&*wire, time))?;
                 note(&mut figures, "", moved);
                 note_latencies(&mut figures, &latencies);
             }
@@ -142,6 +144,27 @@ async fn used(wire: Arc<dyn Wire>) -> anyhow::Result<(Arc<dyn Wire>, Pair)> {
     tx.send(Bytes::from_static(b"x")).await?;
     rx.recv().await?.context("no echo")?;
     Ok((wire, (tx, rx)))
+}
+
+/// Latencies of requests at a fixed rate, on a stream of their own.
+async fn round_trips(wire: &dyn Wire, time: Duration) -> anyhow::Result<Vec<Duration>> {
+    const PERIOD: Duration = Duration::from_millis(3);
+    let mut pair = wire.open().await?;
+    pair.0.send(Bytes::copy_from_slice(&[Purpose::Echo as u8])).await?;
+    let schedule = Schedule {
+        start: Instant::now() + PERIOD,
+        period: PERIOD,
+        requests: u32::try_from(time.as_millis() / PERIOD.as_millis())?,
+        patience: Duration::from_secs(30),
+    };
+    let clock = open_loop::clocks(&[schedule]).pop().context("no clock")?;
+    let latencies = open_loop::measure(pair, schedule, clock).await?;
+    ensure!(
+        latencies.unanswered.is_empty(),
+        "{} requests have no response",
+        latencies.unanswered.len()
+    );
+    Ok(latencies.answered)
 }
 
 async fn settle() {

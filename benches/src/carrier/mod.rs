@@ -5,11 +5,9 @@
 
 pub mod bare;
 pub mod cell;
-pub mod credentials;
 pub mod fifo;
 pub mod load;
 pub mod report;
-pub mod round_trips;
 pub mod seam;
 pub mod server;
 mod tonic;
@@ -21,13 +19,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use self::credentials::Credentials;
+use crate::credentials::Credentials;
 
 /// The bytes of one message of bulk.
 pub const CHUNK: usize = 64 * 1024;
-
-/// The bytes of a request, and of its response.
-pub const REQUEST: usize = 100;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -15,7 +15,8 @@ use tunnel_core::{
 };
 use tunnel_tcp::{Accept, ClientSecurity, Proxies, ServerSecurity, SocketOptions, TcpAcceptor, TcpDialer};
 
-use super::{CHUNK, Dial, Handshake, Kind, Listen, Pair, Rx, Tx, Wire, credentials::Credentials};
+use super::{CHUNK, Dial, Handshake, Kind, Listen, Pair, Rx, Tx, Wire};
+use crate::credentials::Credentials;
 
 /// More than any measurement opens.
 const STREAMS: u32 = 20_000;
@@ -59,9 +60,14 @@ pub(super) fn listen(kind: Kind, credentials: &Credentials) -> anyhow::Result<Bo
 }
 
 pub(super) fn dialler(kind: Kind, server: SocketAddr, credentials: &Credentials) -> anyhow::Result<Box<dyn Dial>> {
+    Ok(Box::new(SeamDialler(carrier(kind, server, credentials)?)))
+}
+
+/// The carrier of an agent that dials this server.
+pub fn carrier(kind: Kind, server: SocketAddr, credentials: &Credentials) -> anyhow::Result<Box<dyn Carrier>> {
     let server: HostPort = server.to_string().parse()?;
     let tls = credentials.agent()?;
-    let carrier: Box<dyn Carrier> = match kind {
+    Ok(match kind {
         Kind::Quic => Box::new(QuicCarrier::new(server, &tls, quic()?)?),
         Kind::Ws => Box::new(WsCarrier::new(
             format!("wss://{server}").parse()?,
@@ -88,8 +94,7 @@ pub(super) fn dialler(kind: Kind, server: SocketAddr, credentials: &Credentials)
             ))
         }
         kind => anyhow::bail!("{kind} is no carrier"),
-    };
-    Ok(Box::new(SeamDialler(carrier)))
+    })
 }
 
 fn quic() -> anyhow::Result<QuicConfig> {

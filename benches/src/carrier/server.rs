@@ -16,7 +16,8 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use super::{CHUNK, Kind, Listen, Pair, Purpose, Wire, credentials::Credentials};
+use super::{CHUNK, Kind, Listen, Pair, Purpose, Wire};
+use crate::credentials::Credentials;
 
 /// Is the server: prints its address, then the number of bytes taken so far for each line that it reads, until there is
 /// none.

@@ -27,6 +27,24 @@ impl Credentials {
         })
     }
 
+    /// The CA's certificate.
+    #[must_use]
+    pub fn ca_file(&self) -> &Path {
+        &self.ca
+    }
+
+    /// Certificate and key of the server.
+    #[must_use]
+    pub fn server_files(&self) -> (&Path, &Path) {
+        (&self.server.0, &self.server.1)
+    }
+
+    /// Certificate and key of the agent.
+    #[must_use]
+    pub fn agent_files(&self) -> (&Path, &Path) {
+        (&self.agent.0, &self.agent.1)
+    }
+
     /// The server's side; both ends show certificates, as in production.
     pub fn server(&self) -> anyhow::Result<ServerTls> {
         let (chain, key) = &self.server;

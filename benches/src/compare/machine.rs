@@ -1,0 +1,82 @@
+//! What a run was made with and on.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+/// The machine and the versions of everything.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// The version of this program, by git if there is a checkout.
+    pub version: String,
+    /// The version of `tunnel-server`.
+    pub programs: String,
+    /// The compiler.
+    pub rustc: String,
+    /// The kernel.
+    pub kernel: String,
+    /// The processor.
+    pub cpu: String,
+    /// How many of them.
+    pub cpus: usize,
+    /// The congestion control of TCP.
+    pub congestion: String,
+}
+
+impl Machine {
+    /// This one.
+    #[must_use]
+    pub fn this(programs: &Path) -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let cpuinfo = read("/proc/cpuinfo");
+        let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
+        let here = env!("CARGO_MANIFEST_DIR");
+        Self {
+            version: said("git", &["-C", here, "describe", "--always", "--dirty"])
+                .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+            programs: said(&programs.join("tunnel-server").to_string_lossy(), &["--version"]).unwrap_or_default(),
+            rustc: said("rustc", &["--version"]).unwrap_or_default(),
+            kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease")),
+            cpu: model
+                .and_then(|line| line.split_once(": "))
+                .map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.to_owned()),
+            cpus: thread::available_parallelism().map_or(1, usize::from),
+            congestion: read("/proc/sys/net/ipv4/tcp_congestion_control"),
+        }
+    }
+}
+
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+/// Does a fixed piece of work on every processor at once, and gives how long the slowest took: more than elsewhere in the
+/// same run means that something else ran.
+#[must_use]
+pub fn calibrate(cpus: usize) -> Duration {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..cpus {
+            scope.spawn(work);
+        }
+    });
+    start.elapsed()
+}
+
+fn work() {
+    let mut state = 1_u64;
+    for _ in 0..20_000_000 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    std::hint::black_box(state);
+}

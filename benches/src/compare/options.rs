@@ -1,0 +1,120 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+
+use super::{
+    cell::Cell,
+    link::Link,
+    peers::{Custom, Peer},
+};
+
+/// What to compare, how, and where the result goes.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Peers to compare: direct, relay-tls, relay-h2, relay-quinn, quic, h2, ws, grpc, or the name of a --peer; repeatable. All
+    /// by default
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+
+    /// Measurements: up-N, down-N (so many streams of bulk), connect, rr, rr-beside-N (beside so many downloads), stalled-N
+    /// (beside so many stalled readers), streams-N, agents-N (memory of so many idle ones), integrity; repeatable
+    #[arg(long, value_name = "CELL", value_delimiter = ',')]
+    cell: Vec<Cell>,
+
+    /// How often each measurement is repeated; medians are shown with the smallest and the largest [default: 5, quick: 1]
+    #[arg(long, value_name = "N")]
+    repetitions: Option<usize>,
+
+    /// How long each measurement takes, in seconds, without warming up and settling [default: 0.6, quick: 0.3]
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+
+    /// A look at each kind of measurement, once: about a minute instead of ten
+    #[arg(long)]
+    quick: bool,
+
+    /// Another tunnel: `sh -c COMMAND` starts all of its processes in the foreground. It is told in the environment:
+    /// BENCH_LISTEN is where clients are to connect (the port leads to the target; with NAME+connect=COMMAND it takes HTTP
+    /// CONNECT), BENCH_TARGET where the target is, as its agent sees it; docs/performance.md has an example; repeatable
+    #[arg(long, value_name = "NAME=COMMAND")]
+    peer: Vec<Custom>,
+
+    /// Measures over an impaired link: server and client in one network namespace, agent and target in another, and between
+    /// them a link such as rtt=20ms,loss=1%,rate=500mbit,queue=100ms (each part may be left out). Needs the rights of root
+    #[arg(long, value_name = "LINK")]
+    pub link: Option<Link>,
+
+    /// What random choices begin with
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Where `tunnel-server` and `tunnel-agent` are [default: the directory of this program]
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+
+    /// Writes every run to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Writes the tables to this file, too
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+
+    /// Draws each measurement into an SVG file in this directory
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+}
+
+impl Options {
+    /// The measurements, in their order.
+    pub fn cells(&self) -> anyhow::Result<Vec<Cell>> {
+        if !self.cell.is_empty() {
+            return Ok(self.cell.clone());
+        }
+        let names: &[&str] = if self.quick { &Cell::QUICK } else { &Cell::FULL };
+        names.iter().map(|name| name.parse()).collect()
+    }
+
+    /// The peers, in their order.
+    pub fn peers(&self) -> anyhow::Result<Vec<Peer>> {
+        let custom = self.peer.iter().cloned().map(Peer::Custom);
+        let all: Vec<Peer> = Peer::built_in().into_iter().chain(custom).collect();
+        if self.only.is_empty() {
+            return Ok(all);
+        }
+        let named = |name: &String| {
+            let peer = all.iter().find(|peer| peer.to_string() == *name).cloned();
+            peer.with_context(|| format!("there is no peer {name}"))
+        };
+        self.only.iter().map(named).collect()
+    }
+
+    /// How often each measurement is made.
+    #[must_use]
+    pub fn repetitions(&self) -> usize {
+        self.repetitions.unwrap_or(if self.quick { 1 } else { 5 }).max(1)
+    }
+
+    /// How long each takes.
+    pub fn seconds(&self) -> anyhow::Result<f64> {
+        let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 0.6 });
+        ensure!((0.1..=60.0).contains(&seconds), "--seconds is between 0.1 and 60");
+        Ok(seconds)
+    }
+
+    /// Where the programs are.
+    pub fn programs(&self) -> anyhow::Result<PathBuf> {
+        match &self.programs {
+            Some(dir) => Ok(dir
+                .canonicalize()
+                .with_context(|| format!("there is no {}", dir.display()))?),
+            None => {
+                let me = std::env::current_exe()?;
+                Ok(me.parent().context("this program is nowhere")?.to_owned())
+            }
+        }
+    }
+}

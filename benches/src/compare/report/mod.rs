@@ -1,0 +1,183 @@
+//! What came out: medians with their spread, as tables, JSON and drawings.
+
+mod draw;
+mod json;
+mod table;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{cell::Cell, client::Outcome, link::Link, machine::Machine};
+use crate::stats::Spread;
+
+/// How it was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    /// How often.
+    pub repetitions: usize,
+    /// For how long each time.
+    pub seconds: f64,
+    /// What random choices began with.
+    pub seed: u64,
+    /// Over what; `None` is loopback.
+    pub link: Option<Link>,
+}
+
+/// All results.
+#[derive(Debug)]
+pub struct Report {
+    /// On what.
+    pub machine: Machine,
+    /// How.
+    pub settings: Settings,
+    /// How long it took.
+    pub took: Duration,
+    cells: Vec<Measured>,
+}
+
+/// The results of one measurement.
+#[derive(Debug)]
+struct Measured {
+    cell: Cell,
+    /// Of the work before each repetition, in milliseconds.
+    calibration: Vec<f64>,
+    peers: Vec<Row>,
+}
+
+/// The results of one measurement of one peer.
+#[derive(Debug)]
+struct Row {
+    peer: String,
+    runs: Vec<Outcome>,
+    /// Why runs gave nothing.
+    failed: Vec<String>,
+}
+
+impl Report {
+    /// An empty one.
+    #[must_use]
+    pub fn new(machine: Machine, settings: Settings) -> Self {
+        Self {
+            machine,
+            settings,
+            took: Duration::ZERO,
+            cells: Vec::new(),
+        }
+    }
+
+    /// Notes how long the fixed work took before a repetition.
+    pub fn calibrated(&mut self, cell: Cell, time: Duration) {
+        self.measured(cell).calibration.push(time.as_secs_f64() * 1e3);
+    }
+
+    /// Adds a run.
+    pub fn add(&mut self, cell: Cell, peer: &str, outcome: anyhow::Result<Outcome>) {
+        let measured = self.measured(cell);
+        let known = measured.peers.iter().position(|row| row.peer == peer);
+        let index = known.unwrap_or_else(|| {
+            measured.peers.push(Row {
+                peer: peer.to_owned(),
+                runs: Vec::new(),
+                failed: Vec::new(),
+            });
+            measured.peers.len() - 1
+        });
+        let row = &mut measured.peers[index];
+        match outcome {
+            Ok(outcome) => row.runs.push(outcome),
+            Err(error) => row.failed.push(format!("{error:#}")),
+        }
+    }
+
+    fn measured(&mut self, cell: Cell) -> &mut Measured {
+        let known = self.cells.iter().position(|measured| measured.cell == cell);
+        let index = known.unwrap_or_else(|| {
+            self.cells.push(Measured {
+                cell,
+                calibration: Vec::new(),
+                peers: Vec::new(),
+            });
+            self.cells.len() - 1
+        });
+        &mut self.cells[index]
+    }
+}
+
+impl Row {
+    /// A figure in every run that has it.
+    fn values(&self, key: &str) -> Vec<f64> {
+        let values = self.runs.iter().filter_map(|run| run.figures.get(key));
+        values.copied().filter(|value| value.is_finite()).collect()
+    }
+
+    fn spread(&self, key: &str) -> Option<Spread> {
+        Spread::of(&self.values(key))
+    }
+
+    /// What went wrong, each once, with how often it did: whole runs first.
+    fn errors(&self) -> Vec<(String, usize)> {
+        let mut errors: Vec<(String, usize)> = Vec::new();
+        let within = self.runs.iter().flat_map(|run| &run.errors);
+        for error in self.failed.iter().chain(within) {
+            // The rest is what processes said.
+            let line = error.lines().next().unwrap_or_default();
+            match errors.iter_mut().find(|(known, _)| known == line) {
+                Some((_, count)) => *count += 1,
+                None => errors.push((line.to_owned(), 1)),
+            }
+        }
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One measurement of three runs, of which one failed.
+    pub(super) fn report() -> Report {
+        let machine = Machine {
+            version: "v1".to_owned(),
+            programs: "tunnel-server 0.1.0".to_owned(),
+            rustc: "rustc 1".to_owned(),
+            kernel: "Linux 6".to_owned(),
+            cpu: "cpu".to_owned(),
+            cpus: 2,
+            congestion: "cubic".to_owned(),
+        };
+        let settings = Settings {
+            repetitions: 3,
+            seconds: 0.5,
+            seed: 1,
+            link: None,
+        };
+        let mut report = Report::new(machine, settings);
+        let cell = "up-16".parse().unwrap();
+        report.calibrated(cell, Duration::from_millis(30));
+        for speed in [0.3, 0.123_456] {
+            let mut outcome = Outcome::default();
+            for (key, value) in [("gb_per_second", speed), ("failed", 2.0), ("jain", 0.99)] {
+                outcome.figures.insert(key.to_owned(), value);
+            }
+            outcome.errors.push("connecting failed".to_owned());
+            report.add(cell, "quic", Ok(outcome));
+        }
+        report.add(cell, "quic", Err(anyhow::anyhow!("it has <ended>; it said:\nfire")));
+        report.add(cell, "h2", Err(anyhow::anyhow!("it has ended")));
+        report
+    }
+
+    #[test]
+    fn errors_are_counted_once_each() {
+        let report = report();
+        let errors = report.cells[0].peers[0].errors();
+        assert_eq!(
+            errors,
+            [
+                ("it has <ended>; it said:".to_owned(), 1),
+                ("connecting failed".to_owned(), 2)
+            ]
+        );
+    }
+}

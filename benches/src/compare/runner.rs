@@ -1,0 +1,373 @@
+//! Makes every measurement with every peer, in turn.
+
+use std::{
+    ffi::OsString,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use super::{
+    agents::AgentsJob,
+    cell::Cell,
+    child::Child,
+    client::{Job, Outcome},
+    link::{Link, Namespaces},
+    machine::{Machine, calibrate},
+    options::Options,
+    peers::{Peer, Place, Running},
+    report::{Report, Settings},
+};
+use crate::{credentials::Credentials, target::control::Control};
+
+/// The most that a measurement may take, with everything that belongs to it.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long a tunnel may go on with what its clients have left behind.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// A peer, its processes, and how often it did not start.
+struct Contender {
+    peer: Peer,
+    running: Option<Running>,
+    failed_starts: u32,
+}
+
+/// The comparison under way.
+pub struct Runner {
+    place: Place,
+    control: Control,
+    contenders: Vec<Contender>,
+    report: Report,
+    options: Options,
+    target: Child,
+    dir: TempDir,
+    // In this order: a device goes before its namespace.
+    link: Option<Child>,
+    namespaces: Option<Namespaces>,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// Starts the target. Peers are started when they are needed.
+    pub async fn new(options: Options) -> anyhow::Result<Self> {
+        let programs = options.programs()?;
+        let dir = tempfile::tempdir()?;
+        let credentials = dir.path().join("ca");
+        // Once, so that processes only read it.
+        Credentials::in_dir(&credentials)?;
+        let peers = options.peers()?;
+        let (link, namespaces) = match options.link {
+            Some(link) => {
+                let (child, namespaces) = connect(link, options.seed).await?;
+                (Some(child), Some(namespaces))
+            }
+            None => (None, None),
+        };
+        let (near, far) = match &namespaces {
+            Some(namespaces) => (Some(namespaces.near.clone()), Some(namespaces.far.clone())),
+            None => (None, None),
+        };
+        let (near_ip, far_ip) = match &namespaces {
+            Some(_) => (Namespaces::NEAR, Namespaces::FAR),
+            None => (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
+        };
+        let socket = dir.path().join("control");
+        let words = [me()?, "target".into(), far_ip.to_string().into(), socket.clone().into()];
+        let mut target = Child::start("the target", far.as_deref(), &words, &[])?;
+        let addr = target.line("listening on ").await?.parse()?;
+        let settings = Settings {
+            link: options.link,
+            repetitions: options.repetitions(),
+            seconds: options.seconds()?,
+            seed: options.seed,
+        };
+        Ok(Self {
+            place: Place {
+                credentials,
+                target: addr,
+                near,
+                far,
+                near_ip: near_ip.into(),
+                far_ip: far_ip.into(),
+                programs: programs.clone(),
+            },
+            control: Control::connect(&socket).await?,
+            contenders: peers
+                .into_iter()
+                .map(|peer| Contender {
+                    peer,
+                    running: None,
+                    failed_starts: 0,
+                })
+                .collect(),
+            report: Report::new(Machine::this(&programs), settings),
+            options,
+            target,
+            dir,
+            link,
+            namespaces,
+        })
+    }
+
+    /// Makes all measurements.
+    pub async fn run(mut self) -> anyhow::Result<Report> {
+        let cells = self.options.cells()?;
+        let start = Instant::now();
+        for (index, cell) in cells.iter().enumerate() {
+            let repetitions = if cell.measures_memory() {
+                1
+            } else {
+                self.options.repetitions()
+            };
+            for repetition in 0..repetitions {
+                let calibration = calibrate(self.report.machine.cpus);
+                self.report.calibrated(*cell, calibration);
+                for contender in 0..self.contenders.len() {
+                    if !applies(*cell, &self.contenders[contender].peer) {
+                        continue;
+                    }
+                    progress(&format!(
+                        "{:4.0} s  {}/{} {cell}, {}/{repetitions}: {}",
+                        start.elapsed().as_secs_f64(),
+                        index + 1,
+                        cells.len(),
+                        repetition + 1,
+                        self.contenders[contender].peer,
+                    ));
+                    let outcome = self.measure(contender, *cell, repetition).await;
+                    if let Err(error) = &outcome {
+                        note(&format!("{} in {cell}: {error:#}", self.contenders[contender].peer));
+                    }
+                    let name = self.contenders[contender].peer.to_string();
+                    self.report.add(*cell, &name, outcome);
+                }
+            }
+        }
+        progress("");
+        self.report.took = start.elapsed();
+        for contender in self.contenders {
+            if let Some(running) = contender.running {
+                running.stop().await;
+            }
+        }
+        self.target.stop().await;
+        if let Some(link) = self.link {
+            link.stop().await;
+        }
+        drop(self.namespaces);
+        drop(self.dir);
+        Ok(self.report)
+    }
+
+    /// One measurement, and what it takes to make the next one.
+    async fn measure(&mut self, contender: usize, cell: Cell, repetition: usize) -> anyhow::Result<Outcome> {
+        if cell.measures_memory() {
+            self.stop(contender).await;
+        }
+        let outcome = self.attempt(contender, cell, repetition).await;
+        let settled = self.settle(contender).await;
+        if outcome.is_err() || !settled || cell.measures_memory() {
+            // Nobody else is to be measured beside what is left of it.
+            self.stop(contender).await;
+        }
+        let mut outcome = outcome?;
+        if !settled {
+            outcome.fail(&anyhow::anyhow!(
+                "still busy {SETTLING:?} after its clients had gone; it was started anew"
+            ));
+        }
+        Ok(outcome)
+    }
+
+    async fn attempt(&mut self, contender: usize, cell: Cell, repetition: usize) -> anyhow::Result<Outcome> {
+        let job = self.prepare(contender, cell, repetition).await?;
+        if let Cell::Agents(agents) = cell {
+            return self.agents(contender, agents).await;
+        }
+        let outcome = self.client("client", &job, PATIENCE).await;
+        match outcome {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => {
+                let said = self.contenders[contender].running.as_ref().map(Running::said);
+                Err(error.context(format!(
+                    "it failed; its processes said last:\n{}",
+                    said.unwrap_or_default()
+                )))
+            }
+        }
+    }
+
+    /// Sees to it that a peer runs and that streams get through.
+    async fn prepare(&mut self, contender: usize, cell: Cell, repetition: usize) -> anyhow::Result<Job> {
+        let mut job = Job {
+            cell,
+            path: crate::client::Path::Direct,
+            target: self.place.target,
+            control: self.dir.path().join("control"),
+            server: Vec::new(),
+            agent: Vec::new(),
+            seconds: self.options.seconds()?,
+            seed: self.options.seed.wrapping_add(repetition as u64),
+        };
+        let Contender {
+            peer,
+            running,
+            failed_starts,
+        } = &mut self.contenders[contender];
+        if let Some(known) = running
+            && let Err(error) = known.check()
+        {
+            *running = None;
+            return Err(error);
+        }
+        let fresh = running.is_none();
+        if fresh {
+            if *failed_starts >= 2 {
+                bail!("it did not start twice, and is not tried again");
+            }
+            *failed_starts += 1;
+            *running = Some(peer.start(&self.place).await?);
+        }
+        if let Some(known) = running {
+            job.path = known.path;
+        }
+        if fresh {
+            self.client("reach", &job, PATIENCE).await?;
+            self.contenders[contender].failed_starts = 0;
+        }
+        if let Some(known) = &mut self.contenders[contender].running {
+            known.check()?;
+            (job.server, job.agent) = (known.server.clone(), known.agent.clone());
+        }
+        Ok(job)
+    }
+
+    async fn client(&self, mode: &str, job: &Job, patience: Duration) -> anyhow::Result<Outcome> {
+        let words = [me()?, mode.into(), serde_json::to_string(job)?.into()];
+        outcome(
+            Child::start("the client", self.place.near.as_deref(), &words, &[])?,
+            patience,
+        )
+        .await
+    }
+
+    async fn agents(&self, contender: usize, agents: usize) -> anyhow::Result<Outcome> {
+        let Contender { peer, running, .. } = &self.contenders[contender];
+        let running = running.as_ref().context("it does not run")?;
+        let job = AgentsJob {
+            carrier: peer.to_string(),
+            server: running.agents.context("it has no agents")?,
+            pid: running.server.first().copied().unwrap_or_default(),
+            credentials: self.place.credentials.clone(),
+            agents,
+        };
+        let words = [me()?, "agents".into(), serde_json::to_string(&job)?.into()];
+        outcome(
+            Child::start("the agents", self.place.far.as_deref(), &words, &[])?,
+            PATIENCE,
+        )
+        .await
+    }
+
+    /// Waits until a peer has let go of what its clients left behind; gives whether it has.
+    async fn settle(&mut self, contender: usize) -> bool {
+        let end = Instant::now() + SETTLING;
+        let mut idle = 0;
+        let mut cpu = f64::NAN;
+        while Instant::now() < end {
+            sleep(Duration::from_millis(20)).await;
+            let open = self.control.account().await.map_or(usize::MAX, |account| account.open);
+            let before = std::mem::replace(&mut cpu, self.cpu(contender));
+            // Up to a tick of the clock that counts it.
+            idle = if open == 0 && cpu - before < 0.015 { idle + 1 } else { 0 };
+            if idle >= 3 {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn cpu(&self, contender: usize) -> f64 {
+        let running = self.contenders[contender].running.as_ref();
+        running.map_or(0.0, Running::cpu_seconds)
+    }
+
+    async fn stop(&mut self, contender: usize) {
+        if let Some(running) = self.contenders[contender].running.take() {
+            running.stop().await;
+        }
+    }
+}
+
+/// Makes the namespaces and what connects them.
+async fn connect(link: Link, seed: u64) -> anyhow::Result<(Child, Namespaces)> {
+    let namespaces = Namespaces::make()?;
+    let words = [
+        me()?,
+        "link".into(),
+        link.to_string().into(),
+        (&namespaces.near).into(),
+        (&namespaces.far).into(),
+        seed.to_string().into(),
+    ];
+    let mut child = Child::start("the link", None, &words, &[])?;
+    child.line("link is ready").await?;
+    Ok((child, namespaces))
+}
+
+/// Whether there is such a measurement of a peer.
+fn applies(cell: Cell, peer: &Peer) -> bool {
+    match cell {
+        Cell::Streams(_) => *peer != Peer::Direct,
+        Cell::Agents(_) => matches!(peer, Peer::Tunnel(_)),
+        _ => true,
+    }
+}
+
+fn me() -> anyhow::Result<OsString> {
+    Ok(std::env::current_exe()?.into())
+}
+
+/// What a process that measures has to say; it has ended then.
+async fn outcome(mut child: Child, patience: Duration) -> anyhow::Result<Outcome> {
+    let line = child.line_within(patience, "outcome ").await;
+    child.stop().await;
+    Ok(serde_json::from_str(&line?)?)
+}
+
+/// Prints the outcome of a process that measures, for the one that started it.
+pub fn tell(outcome: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(outcome)?;
+    #[allow(clippy::print_stdout)] // it is read from there
+    {
+        println!("outcome {text}");
+    }
+    Ok(())
+}
+
+/// Shows how far it is: one line that changes, or nothing if nobody looks.
+#[allow(clippy::print_stderr)]
+fn progress(line: &str) {
+    use std::io::IsTerminal as _;
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{line}");
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn note(line: &str) {
+    progress("");
+    eprintln!("{line}");
+}
