@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    process::ExitCode,
     sync::Arc,
 };
 
@@ -89,7 +90,20 @@ enum Part {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     // Thousands of connections; whoever cannot have that many descriptors is told by the failure.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let Arguments { part, options } = Arguments::parse();

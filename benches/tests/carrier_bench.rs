@@ -1,0 +1,52 @@
+//! The comparison as a program, at its smallest.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs it for as short as it can be, and gives its JSON.
+fn compare(arguments: &[&str]) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("runs.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_carrier-bench"))
+        .args(["--repetitions=1", "--seconds=0.1", "--json"])
+        .arg(&json)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
+}
+
+fn figure<'a>(json: &'a Value, cell: usize, peer: usize, key: &str) -> &'a Value {
+    &json["cells"][cell]["peers"][peer]["figures"][key]["median"]
+}
+
+#[test]
+fn bare_relays_carry_every_byte() {
+    let json = compare(&["--only=relay-tls,relay-h2,relay-quinn", "--cell=integrity,up-2"]);
+    for peer in 0..3 {
+        for (key, value) in [("rounds", 60.0), ("mismatches", 0.0), ("failed", 0.0)] {
+            assert_eq!(*figure(&json, 0, peer, key), value, "{json:#}");
+        }
+        assert!(figure(&json, 1, peer, "gb_per_second").as_f64() > Some(0.0), "{json:#}");
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_start_is_told_and_the_others_go_on() {
+    let json = compare(&[
+        "--peer=broken=echo out of order >&2; exit 3",
+        "--only=broken,direct",
+        "--cell=rr",
+    ]);
+    let peers = &json["cells"][0]["peers"];
+    assert_eq!(
+        (&peers[0]["runs"], &peers[0]["failed_runs"]),
+        (&0.into(), &1.into()),
+        "{json:#}"
+    );
+    assert!(!peers[0]["errors"].as_array().unwrap().is_empty(), "{json:#}");
+    assert_eq!(*figure(&json, 0, 1, "unanswered"), 0.0, "{json:#}");
+}
