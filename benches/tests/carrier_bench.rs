@@ -1,5 +1,7 @@
 //! The comparison as a program, at its smallest.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::process::Command;
 
 use serde_json::Value;

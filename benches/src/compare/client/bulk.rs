@@ -80,6 +80,8 @@ impl Bulk {
             tasks: JoinSet::new(),
         };
         for (index, (command, socket)) in sockets.into_iter().enumerate() {
+            // In the end it is given up with what is still under way, not delivered.
+            socket.set_zero_linger()?;
             if direction == Direction::Up && buffer < UNSENT / 16 {
                 SockRef::from(&socket).set_send_buffer_size(buffer)?;
             }
