@@ -2,11 +2,11 @@
 
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client::ResponseFuture};
 use tunnel_core::proto::{
-    FrameError, FrameKind, VarInt,
-    mux::{Frame, Frames},
+    FrameError,
+    mux::{Frame, FrameStream},
 };
 
 /// The most that waits to be sent before streams are no longer asked for. What else is sent is bounded by the streams.
@@ -21,7 +21,7 @@ pub(super) struct Control {
     /// Frames that wait for credit.
     out: BytesMut,
     /// What has come of a frame.
-    input: BytesMut,
+    input: FrameStream,
 }
 
 /// Why nothing more comes.
@@ -81,13 +81,8 @@ impl Control {
     /// The next frame; pending until there is one.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, ControlError>> {
         loop {
-            match take_frame(&mut self.input) {
-                Ok(Some(frame)) => {
-                    if let Some(frame) = frame {
-                        return Poll::Ready(Ok(frame));
-                    }
-                    continue;
-                }
+            match self.input.take() {
+                Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Err(ControlError::Frame(error))),
             }
@@ -97,7 +92,7 @@ impl Control {
                 Poll::Ready(Some(Ok(bytes))) => {
                     // It was received, so it can be released.
                     let _ = rx.flow_control().release_capacity(bytes.len());
-                    self.input.extend_from_slice(&bytes);
+                    self.input.push(&bytes);
                 }
                 Poll::Ready(Some(Err(error))) if !error.is_reset() => {
                     // The connection has failed, which shows when it is polled.
@@ -107,65 +102,5 @@ impl Control {
                 Poll::Ready(_) => return Poll::Ready(Err(ControlError::Ended)),
             }
         }
-    }
-}
-
-/// Takes a whole frame off the front, which is `Some(None)` if it is to be skipped. `None` if there is not yet one.
-fn take_frame(input: &mut BytesMut) -> Result<Option<Option<Frame>>, FrameError> {
-    let mut front = &input[..];
-    let Some(kind) = VarInt::decode(&mut front).map(FrameKind::from_value) else {
-        return Ok(None);
-    };
-    let Some(len) = VarInt::decode(&mut front) else {
-        return Ok(None);
-    };
-    let len = kind.check_len(len)?;
-    if front.remaining() < len {
-        return Ok(None);
-    }
-    let header = input.len() - front.remaining();
-    let frame = input.split_to(header + len).freeze();
-    Ok(Some(Frames::new(frame).next().transpose()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tunnel_core::{StreamCode, proto::mux::StreamId};
-
-    #[test]
-    fn frames_are_found_however_they_are_cut() {
-        let frames = [
-            Frame::Reset {
-                id: StreamId::from_value(VarInt::from_u32(3)),
-                code: StreamCode::TARGET_RESET,
-            },
-            Frame::Drain(Default::default()),
-            Frame::Stop {
-                id: StreamId::from_value(VarInt::from_u32(4)),
-                code: StreamCode::CANCELLED,
-            },
-        ];
-        let mut all = BytesMut::new();
-        for frame in &frames {
-            frame.encode(&mut all);
-            // One of an unknown kind.
-            all.extend_from_slice(&[0x3f, 2, 7, 7]);
-        }
-        let mut input = BytesMut::new();
-        let mut seen = Vec::new();
-        for byte in all {
-            input.extend_from_slice(&[byte]);
-            while let Some(frame) = take_frame(&mut input).unwrap() {
-                seen.extend(frame);
-            }
-        }
-        assert_eq!(seen, frames);
-    }
-
-    #[test]
-    fn a_frame_that_is_too_long_is_refused_before_it_has_come() {
-        let mut input = BytesMut::from(&[0x15, 0x40, 0xff][..]);
-        assert!(take_frame(&mut input).is_err());
     }
 }

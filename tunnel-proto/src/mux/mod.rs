@@ -48,7 +48,7 @@ pub use self::{
     budget::{Account, Budget, Call, Exhausted, Pressure},
     config::{Config, ConfigBuilder, InvalidConfig, Windows},
     event::{CloseReason, Event, MuxStats, OpenBlocked, ReadError, WriteError},
-    frame::{Frame, Frames, Hello, MAX_MESSAGE, MAX_PAYLOAD},
+    frame::{Frame, FrameStream, Frames, Hello, MAX_MESSAGE, MAX_PAYLOAD},
     id::{Side, StreamId},
     keepalive::{Verdict, Watch},
     machine::Mux,

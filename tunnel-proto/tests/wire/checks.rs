@@ -14,6 +14,7 @@ pub(crate) const TARGETS: &[&str] = &[
     "drain",
     "frames",
     "mux_frames",
+    "control",
 ];
 
 /// Runs what the fuzz target of this name runs.
@@ -28,6 +29,7 @@ pub(crate) fn run(target: &str, data: &[u8]) {
         "drain" => body(FrameKind::Drain, data),
         "frames" => frames(data),
         "mux_frames" => mux_frames(data),
+        "control" => control(data),
         _ => panic!("{target} is not one of {TARGETS:?}"),
     }
 }
@@ -108,6 +110,43 @@ pub(crate) fn mux_frames(data: &[u8]) {
         assert!(written.len() <= data.len(), "{frames:?}");
         assert_eq!(mux::Frames::new(written).collect::<Result<Vec<_>, _>>(), Ok(frames));
     }
+}
+
+/// Bytes of a control stream give the same frames and the same end however they are split, and those of a message.
+/// The first four bytes say how they are split.
+pub(crate) fn control(data: &[u8]) {
+    let Some((lens, data)) = data.split_first_chunk::<4>() else {
+        return;
+    };
+    let whole = control_frames([data]);
+    let lens = lens.map(|len| usize::from(len).max(1));
+    assert_eq!(control_frames(split(data, &lens)), whole);
+    if let (frames, Ok(())) = whole
+        && !data.is_empty()
+        && data.len() <= mux::MAX_MESSAGE
+    {
+        let message = mux::Frames::new(Bytes::copy_from_slice(data));
+        assert_eq!(message.map_while(Result::ok).collect::<Vec<_>>(), frames);
+    }
+}
+
+/// The frames of a control stream that comes in these chunks, and the error that ends it.
+pub(crate) fn control_frames<'a>(
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<mux::Frame>, Result<(), FrameError>) {
+    let mut stream = mux::FrameStream::default();
+    let mut frames = Vec::new();
+    for chunk in chunks {
+        stream.push(chunk);
+        loop {
+            match stream.take() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+    }
+    (frames, Ok(()))
 }
 
 /// A message of a link of these frames.

@@ -31,10 +31,22 @@ fn exact() -> BTreeMap<&'static str, Vec<Frame>> {
         payload: Bytes::from_static(payload),
         fin,
     };
+    let close = Frame::Close {
+        code: CloseCode::SHUTDOWN,
+        text: "shutting down".into(),
+    };
+    let half_reset = Frame::Reset {
+        id: StreamId::from_value(integer(3)),
+        code: StreamCode::TARGET_RESET,
+    };
+    let half_stop = Frame::Stop {
+        id: StreamId::from_value(integer(5)),
+        code: cancelled,
+    };
     let one = |frame| vec![frame];
     BTreeMap::from([
         ("link-hello", one(Frame::Hello(Hello::new(16_384, 64 << 10, 64 << 20)))),
-        ("link-open", one(Frame::Open { id, head })),
+        ("link-open", one(Frame::Open { id, head: head.clone() })),
         (
             "link-open-answer",
             one(Frame::Answer {
@@ -46,7 +58,7 @@ fn exact() -> BTreeMap<&'static str, Vec<Frame>> {
             "link-open-answer-refused",
             one(Frame::Answer {
                 id: StreamId::new(Side::Server, 32),
-                answer: Answer::Refused(refusal),
+                answer: Answer::Refused(refusal.clone()),
             }),
         ),
         ("link-data", one(data(b"hello", false))),
@@ -75,12 +87,30 @@ fn exact() -> BTreeMap<&'static str, Vec<Frame>> {
         ("link-max-streams", one(Frame::MaxStreams { count: integer(16_385) })),
         ("link-ping", one(Frame::Ping(token))),
         ("link-pong", one(Frame::Pong(token))),
+        ("link-close", one(close.clone())),
         (
-            "link-close",
-            one(Frame::Close {
-                code: CloseCode::SHUTDOWN,
-                text: "shutting down".into(),
-            }),
+            "link-control-agent",
+            vec![
+                Frame::Open {
+                    id: StreamId::from_value(integer(0)),
+                    head: head.clone(),
+                },
+                half_reset.clone(),
+                half_stop.clone(),
+                Frame::Drain(Default::default()),
+            ],
+        ),
+        (
+            "link-control-server",
+            vec![
+                Frame::Answer {
+                    id: StreamId::from_value(integer(0)),
+                    answer: Answer::Refused(refusal.clone()),
+                },
+                half_reset,
+                half_stop,
+                close.clone(),
+            ],
         ),
         (
             "link-abandoned",
@@ -165,11 +195,36 @@ fn no_truncation_gives_another_frame() {
     }
 }
 
+#[test]
+fn a_frame_that_is_too_long_is_refused_before_it_has_come() {
+    let (frames, end) = checks::control_frames([&[0x15, 0x40, 0xff][..]]);
+    assert!(frames.is_empty() && end.is_err(), "{end:?}");
+}
+
 proptest! {
     #[test]
     fn a_message_comes_back_as_it_was(frames in vec(strategies::link_frame(), 1..8)) {
         prop_assume!(checks::encode(&frames).len() <= MAX_MESSAGE);
         prop_assert_eq!(read(&checks::encode(&frames)), Ok(frames));
+    }
+
+    #[test]
+    fn frames_of_a_control_stream_are_found_however_it_is_cut(
+        frames in vec(strategies::link_frame(), 1..8),
+        lens in vec(1_usize..200, 1..5),
+    ) {
+        let mut bytes = BytesMut::new();
+        for frame in &frames {
+            // Behind one of a kind that nobody knows.
+            bytes.extend_from_slice(&[0x3f, 2, 7, 7]);
+            frame.encode(&mut bytes);
+        }
+        prop_assert_eq!(checks::control_frames(checks::split(&bytes, &lens)), (frames, Ok(())));
+    }
+
+    #[test]
+    fn arbitrary_control_streams_are_read_or_refused(data in vec(any::<u8>(), 0..300)) {
+        checks::control(&data);
     }
 
     #[test]

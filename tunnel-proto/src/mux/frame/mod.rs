@@ -2,11 +2,12 @@
 
 mod body;
 mod frames;
+mod stream;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::body::Close;
-pub use self::{body::Hello, frames::Frames};
+pub use self::{body::Hello, frames::Frames, stream::FrameStream};
 use super::StreamId;
 use crate::{
     Answer, CloseCode, Drain, FrameKind, StreamCode, StreamHead, Text, VarInt, field::FieldWriter, message::Body,
