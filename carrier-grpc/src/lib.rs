@@ -37,7 +37,6 @@ mod outlet;
 mod packet;
 mod parked;
 mod pipe;
-mod preface;
 mod serve;
 mod status;
 mod tasks;

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tunnel_core::{CloseCode, HandshakeError, Identity, Place, Rejection};
-use tunnel_tcp::{Accepted, ServerSecurity};
+use tunnel_tcp::{Accepted, ServerSecurity, expect_http2};
 
 use crate::{
     METHOD, NAME,
@@ -29,7 +29,6 @@ use crate::{
     inlet::Inlet,
     parked::Parked,
     pipe::Pipe,
-    preface,
 };
 
 /// How long a peer that was asked to go may take to close a connection without calls.
@@ -90,7 +89,8 @@ pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place)
     let remote_addr = accepted.remote_addr;
     let handshake = async {
         let (io, identity) = shared.security.secure(accepted.io).await?;
-        Ok::<_, HandshakeError>((preface::expect(io).await?, identity))
+        let (begin, io) = expect_http2(io, "this port speaks gRPC, which needs HTTP/2").await?;
+        Ok::<_, HandshakeError>((Pipe::begun(begin, io), identity))
     };
     let (io, identity) = match timeout(shared.config.handshake_timeout, handshake).await {
         Ok(Ok(begun)) => begun,

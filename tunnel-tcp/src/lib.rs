@@ -7,6 +7,7 @@
 mod acceptor;
 mod dialer;
 mod io;
+mod preface;
 mod proxy;
 mod read_ahead;
 mod security;
@@ -18,6 +19,7 @@ pub use self::{
     acceptor::TcpAcceptor,
     dialer::TcpDialer,
     io::{BoxIo, Io},
+    preface::expect_http2,
     proxy::{InvalidProxy, InvalidVariable, Proxies, Proxy},
     security::{ClientSecurity, ClientSide, ServerSecurity, ServerSide, explain_tls},
     socket::SocketOptions,
