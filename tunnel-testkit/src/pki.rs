@@ -53,15 +53,22 @@ impl Pki {
     /// Makes the CA and both certificates.
     #[must_use]
     pub fn new() -> Self {
+        Self::named(CertName::Dns(NAME.to_owned()), CertName::Dns("node-7.test".to_owned()))
+    }
+
+    /// Those of a mesh: the certificates hold these SPIFFE IDs, and no names.
+    #[must_use]
+    pub fn mesh(server: &str, client: &str) -> Self {
+        Self::named(CertName::Uri(server.to_owned()), CertName::Uri(client.to_owned()))
+    }
+
+    fn named(server: CertName, client: CertName) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ca = DevCa::create_or_load(dir.path().join("ca")).expect("a CA");
-        let issue = |name: &str, purpose| {
-            let names = [CertName::Dns(name.to_owned())];
-            ca.issue(&names, purpose, DAY).expect("a certificate")
-        };
+        let issue = |name, purpose| ca.issue(&[name], purpose, DAY).expect("a certificate");
         Self {
-            server: issue(NAME, Purpose::Server),
-            client: issue("node-7.test", Purpose::Client),
+            server: issue(server, Purpose::Server),
+            client: issue(client, Purpose::Client),
             ca,
             _dir: dir,
         }
@@ -108,6 +115,17 @@ impl Pki {
         ClientTls::builder(self.trust())
             .certificate(Pem::text(chain), Pem::text(key))
             .server_name(NAME)
+            .build()
+            .expect("a client configuration")
+    }
+
+    /// A client that expects its server to have this SPIFFE ID.
+    #[must_use]
+    pub fn client_expecting(&self, spiffe: &str) -> ClientTls {
+        let Issued { chain, key, .. } = &self.client;
+        ClientTls::builder(self.trust())
+            .certificate(Pem::text(chain), Pem::text(key))
+            .spiffe([spiffe])
             .build()
             .expect("a client configuration")
     }

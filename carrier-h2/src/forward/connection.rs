@@ -7,8 +7,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use tunnel_core::{Connection, ConnectionError, DialError, HostPort, Peer};
-use tunnel_tcp::{BoxIo, explain_tls};
+use bytes::Bytes;
+use tunnel_core::{Connection, ConnectionError, DialError, HandshakeError, HostPort, Peer};
+use tunnel_tcp::{BoxIo, expect_http2, explain_tls};
 
 use super::{CAPABILITIES, ForwardConfig, protocol::Forward};
 use crate::{
@@ -21,15 +22,27 @@ use crate::{
 /// # Cancel safety
 ///
 /// Dropping the future closes the pipe.
-pub(super) async fn serve(io: BoxIo, peer: Peer, config: &ForwardConfig) -> Result<Arc<dyn Connection>, h2::Error> {
-    let pipe = Pipe::listening(io, Frames::of(true));
+pub(super) async fn serve(
+    io: BoxIo,
+    peer: Peer,
+    config: &ForwardConfig,
+) -> Result<Arc<dyn Connection>, HandshakeError> {
+    let (begin, io) = expect_http2(io, "this port serves CONNECT of HTTP/2, and nothing else").await?;
+    let pipe = Pipe::listening(io, begin.freeze(), Frames::of(true));
     let sight = pipe.sight();
     let knobs = Knobs {
         // Only so that such a request can be answered: without it, h2 resets it.
         extended_connect: true,
         ..config.tuning.knobs(config.limits().max_streams)
     };
-    let session = Session::server(pipe, knobs).await?;
+    let session = Session::server(pipe, knobs).await.map_err(|error| {
+        if error.is_io() {
+            return HandshakeError::Lost(ConnectionError::transport(error));
+        }
+        HandshakeError::Protocol {
+            detail: format!("it breaks HTTP/2: {error}"),
+        }
+    })?;
     Ok(start(Forward::serving(config), session, sight, peer, &config.tuning))
 }
 
@@ -44,7 +57,7 @@ pub(super) async fn open(
     proxy: &HostPort,
     config: &ForwardConfig,
 ) -> Result<Arc<dyn Connection>, NotOpened> {
-    let pipe = Pipe::listening(io, Frames::of(false));
+    let pipe = Pipe::listening(io, Bytes::new(), Frames::of(false));
     let sight = pipe.sight();
     let mut session = Session::client(pipe, config.tuning.knobs(0)).await?;
     poll_fn(|cx| poll_settings(&mut session, &sight, cx)).await?;

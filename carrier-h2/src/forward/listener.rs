@@ -3,9 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
-use tunnel_core::{
-    AcceptError, Admission, Admitted, Arrival, Connection, ConnectionError, HandshakeError, Incoming, Listener,
-};
+use tunnel_core::{AcceptError, Admission, Admitted, Arrival, Connection, HandshakeError, Incoming, Listener};
 use tunnel_tcp::{Accept, Accepted, ServerSecurity, SocketOptions, TcpAcceptor};
 
 use super::{ForwardConfig, connection};
@@ -97,18 +95,9 @@ impl Incoming for ForwardIncoming {
         let arrival = Arrival::foreign(shared.config.dialect.name(), remote_addr, identity);
         let Admitted { identity, .. } = admission.admit(&arrival).await.map_err(HandshakeError::Rejected)?;
         let peer = arrival.into_peer(identity);
-        connection::serve(io, peer, &shared.config).await.map_err(failure)
+        connection::serve(io, peer, &shared.config).await
     }
 
     /// Drops the pipe.
     fn refuse(self: Box<Self>) {}
-}
-
-fn failure(error: h2::Error) -> HandshakeError {
-    if error.is_io() {
-        return HandshakeError::Lost(ConnectionError::transport(error));
-    }
-    HandshakeError::Protocol {
-        detail: format!("it does not speak HTTP/2: {error}"),
-    }
 }

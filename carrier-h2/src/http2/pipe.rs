@@ -71,13 +71,14 @@ impl Pipe {
         }
     }
 
-    /// One whose frames are listened to, of which nothing has been read.
+    /// One whose frames are listened to, of which `begin` has been read.
     #[cfg(feature = "forward")]
-    pub(crate) fn listening(io: BoxIo, frames: super::Frames) -> Self {
-        Self {
-            frames: Some(frames),
-            ..Self::new(io, Bytes::new())
-        }
+    pub(crate) fn listening(io: BoxIo, begin: Bytes, mut frames: super::Frames) -> Self {
+        let mut pipe = Self::new(io, Bytes::new());
+        frames.see(&begin, &pipe.sight.heard);
+        pipe.ahead = begin.into();
+        pipe.frames = Some(frames);
+        pipe
     }
 
     /// Notes what has come.

@@ -1,7 +1,7 @@
 //! Clients of others, at a listener.
 
 use bytes::Bytes;
-use carrier_h2::forward::ForwardConfig;
+use carrier_h2::forward::{Dialect, ForwardConfig};
 use h2::{Reason, ext::Protocol};
 use http::{HeaderMap, Request};
 use tokio::time::timeout;
@@ -9,7 +9,7 @@ use tunnel_core::{
     Claim, CloseCode, Duplex, OpenError, PeerRole, RecvError, Refusal, RefusalKind, Rejection, SendError, StreamCode,
 };
 use tunnel_testkit::{
-    ends::{Ends, Verdict, head},
+    ends::{Ends, Verdict, head, whole},
     pki::Pki,
     sim::{Net, Profile},
 };
@@ -271,6 +271,36 @@ async fn the_peer_is_its_identity_and_opens_all_streams() {
     );
     let opened = listener.open(head()).await;
     assert!(matches!(opened, Err(OpenError::Unsupported(_))), "{opened:?}");
+}
+
+/// As in a mesh: certificates at both ends that hold SPIFFE IDs and no names.
+#[tokio::test(start_paused = true)]
+async fn hbone_knows_both_ends_by_their_spiffe_ids() {
+    const GATEWAY: &str = "spiffe://cluster.local/ns/tunnels/sa/gateway";
+    const NODE: &str = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
+    let pki = Pki::mesh(NODE, GATEWAY);
+    let config = || ForwardConfig::builder().dialect(Dialect::Hbone).build().unwrap();
+    let server = pki.server();
+    let mut world = World::on(
+        &Net::new(Profile::near()),
+        Some((&server, &pki.client_expecting(NODE))),
+        config(),
+    );
+    let (opener, listener) = world.connect().await;
+    assert_eq!(opener.peer().identity.spiffe.as_deref(), Some(NODE));
+    assert_eq!(listener.peer().identity.spiffe.as_deref(), Some(GATEWAY));
+    tunnel_testkit::ends::echo(&opener, &listener, 100_000).await;
+
+    let other = "spiffe://cluster.local/ns/default/sa/else";
+    let mut world = World::on(
+        &Net::new(Profile::near()),
+        Some((&server, &pki.client_expecting(other))),
+        config(),
+    );
+    let (opener, listener) = world.attempt(&Verdict::default()).await;
+    let words = whole(&opener.unwrap_err());
+    assert!(words.contains(&format!("is for {NODE}, not for {other}")), "{words}");
+    assert!(listener.is_err());
 }
 
 #[tokio::test(start_paused = true)]
