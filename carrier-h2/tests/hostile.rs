@@ -252,6 +252,35 @@ async fn a_slow_reader_of_small_frames_costs_no_connection() {
     opens(&mut server, &agent).await;
 }
 
+/// The same at the other end, which is HTTP/2's client.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_small_frames_costs_a_server_no_connection() {
+    const WINDOW: usize = 320 * 1024;
+    let mut world = World::plain(with(Config::builder().stream_window(Windows::fixed(WINDOW as u64))));
+    let (io, server) = raw::agent(&mut world).await;
+    let mut agent = raw::begin_agent(io).await;
+    let (stream, mut tx) = tokio::join!(server.open(head()), async {
+        let (_request, mut respond) = agent.connection.accept().await.unwrap().unwrap();
+        let tx = respond.send_response(http::Response::new(()), false).unwrap();
+        let mut http2 = agent.connection;
+        tokio::spawn(async move { while let Some(Ok(_)) = http2.accept().await {} });
+        tx
+    });
+    let mut stream = stream.unwrap();
+    for round in 0..2 {
+        for _ in 0..WINDOW {
+            tx.send_data(Bytes::from_static(b"x"), false).unwrap();
+        }
+        assert!(timeout(2 * PROMPT, server.closed()).await.is_err(), "round {round}");
+        let mut read = 0;
+        while read < WINDOW {
+            read += stream.rx.recv(WINDOW).await.unwrap().unwrap().len();
+        }
+        assert_eq!(read, WINDOW);
+    }
+    let _alive = (agent.control_tx, agent.control_rx);
+}
+
 #[tokio::test(start_paused = true)]
 async fn streams_that_are_opened_and_cancelled_at_once_leave_nothing() {
     let config = with(Config::builder().max_streams(16));
