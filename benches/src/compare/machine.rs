@@ -52,6 +52,15 @@ impl Machine {
     }
 }
 
+/// How long before this program another was built, if that was long before: then it may be of other sources.
+#[must_use]
+pub fn older(program: &Path) -> Option<Duration> {
+    let built = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let mine = built(&std::env::current_exe().ok()?)?;
+    let age = mine.duration_since(built(program)?).ok()?;
+    (age > Duration::from_secs(3600)).then_some(age)
+}
+
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

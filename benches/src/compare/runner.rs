@@ -17,7 +17,7 @@ use super::{
     child::Child,
     client::{Job, Outcome},
     link::{Link, Namespaces},
-    machine::{Machine, calibrate},
+    machine::{Machine, calibrate, older},
     options::Options,
     peers::{Peer, Place, Running},
     report::{Report, Settings},
@@ -83,6 +83,12 @@ impl Runner {
             Some(_) => (Namespaces::NEAR, Namespaces::FAR),
             None => (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
         };
+        if let Some(age) = older(&programs.join("tunnel-server")) {
+            let hours = age.as_secs() / 3600;
+            note(&format!(
+                "tunnel-server was built {hours} h before this program: is it of the same sources?"
+            ));
+        }
         let socket = dir.path().join("control");
         let words = [me()?, "target".into(), far_ip.to_string().into(), socket.clone().into()];
         let mut target = Child::start("the target", far.as_deref(), &words, &[])?;
