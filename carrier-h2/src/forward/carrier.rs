@@ -7,7 +7,8 @@ use tokio::time::{Instant, timeout_at};
 use tunnel_core::{Carrier, Claim, Connection, DialError, HostPort, Peer, PeerRole};
 use tunnel_tcp::{ClientSecurity, Dial, Dialled};
 
-use super::{ForwardConfig, connection};
+use super::{Dialect, ForwardConfig, HBONE, HBONE_PLAIN, connection};
+use crate::{NAME, PLAIN};
 
 /// Dials one proxy that ends CONNECT of HTTP/2 and so stands for an agent: Envoy, ztunnel, a
 /// [`ForwardListener`](super::ForwardListener).
@@ -68,10 +69,15 @@ impl Carrier for ForwardCarrier {
         self.config.dialect.name()
     }
 
-    /// `forward://`, `hbone://`, or with `+plain` in clear text.
+    /// `h2://` or `h2c://`, `hbone://` or `hbone+plain://`.
     fn remote(&self) -> String {
-        let plain = if self.security.is_tls() { "" } else { "+plain" };
-        format!("{}{plain}://{}", self.name(), self.proxy)
+        let scheme = match (self.config.dialect, self.security.is_tls()) {
+            (Dialect::Connect, true) => NAME,
+            (Dialect::Connect, false) => PLAIN,
+            (Dialect::Hbone, true) => HBONE,
+            (Dialect::Hbone, false) => HBONE_PLAIN,
+        };
+        format!("{scheme}://{}", self.proxy)
     }
 
     /// Connects, and waits for the proxy's SETTINGS, which tell HTTP/2 from anything else. The claim is not sent, because

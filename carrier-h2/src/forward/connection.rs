@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use tunnel_core::{Connection, ConnectionError, DialError, HandshakeError, HostPort, Peer};
-use tunnel_tcp::{BoxIo, expect_http2, explain_tls};
+use tunnel_tcp::{BoxIo, expect_http2};
 
 use super::{CAPABILITIES, ForwardConfig, protocol::Forward};
 use crate::{
@@ -59,8 +59,15 @@ pub(super) async fn open(
 ) -> Result<Arc<dyn Connection>, NotOpened> {
     let pipe = Pipe::listening(io, Bytes::new(), Frames::of(false));
     let sight = pipe.sight();
-    let mut session = Session::client(pipe, config.tuning.knobs(0)).await?;
-    poll_fn(|cx| poll_settings(&mut session, &sight, cx)).await?;
+    let opened = async {
+        let mut session = Session::client(pipe, config.tuning.knobs(0)).await?;
+        poll_fn(|cx| poll_settings(&mut session, &sight, cx)).await?;
+        Ok(session)
+    };
+    // With TLS 1.3 a server looks at this side's certificate when its own part of the handshake is over.
+    let session = opened
+        .await
+        .map_err(|error| sight.tls().map_or(error, NotOpened::Tls))?;
     let forward = Forward::opening(proxy, config);
     Ok(start(forward, session, sight, peer, &config.tuning))
 }
@@ -103,6 +110,8 @@ pub(super) enum NotOpened {
     GoAway(GoAway),
     /// The pipe ended.
     Ended,
+    /// The proxy did not accept this side by TLS; why, as a clause for people.
+    Tls(String),
 }
 
 impl From<h2::Error> for NotOpened {
@@ -119,7 +128,15 @@ impl NotOpened {
             source: ConnectionError::transport(error),
         };
         match self {
-            Self::Ended => lost(remote, io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Self::Ended => {
+                let words = "it was closed before HTTP/2 began; does the other end let this side in?";
+                lost(remote, io::Error::new(io::ErrorKind::UnexpectedEof, words))
+            }
+            Self::Tls(explanation) => DialError::Tls {
+                remote,
+                explanation,
+                source: Arc::new(io::Error::from(io::ErrorKind::ConnectionAborted)),
+            },
             Self::GoAway(GoAway { reason, words }) => {
                 let words = if words.is_empty() {
                     String::new()
@@ -129,16 +146,8 @@ impl NotOpened {
                 let detail = format!("it ended HTTP/2 before it began ({reason:?}{words})");
                 DialError::Protocol { remote, detail }
             }
+            Self::Http2(error) if ends_early(&error) => Self::Ended.into_dial_error(remote, is_tls),
             Self::Http2(error) => {
-                // With TLS 1.3 a server looks at this side's certificate when its own part of the handshake is over.
-                if let Some(explanation) = explain_tls(&error) {
-                    let source = Arc::new(error);
-                    return DialError::Tls {
-                        remote,
-                        explanation,
-                        source,
-                    };
-                }
                 if !error.is_io() {
                     let hint = if is_tls {
                         "is it HTTP/1.1?"
@@ -155,4 +164,10 @@ impl NotOpened {
             }
         }
     }
+}
+
+/// Whether the pipe just ended.
+fn ends_early(error: &h2::Error) -> bool {
+    let io = error.get_io();
+    io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof)
 }

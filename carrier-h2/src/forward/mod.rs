@@ -42,11 +42,9 @@ pub use self::{
     listener::ForwardListener,
 };
 
-/// The name of carriers of [`Dialect::Connect`], and the scheme of proxies that speak it over TLS.
+/// The name of carriers of [`Dialect::Connect`], as on metrics. Proxies that speak it have the schemes of the carrier's
+/// servers, for they speak HTTP/2 alike: [`NAME`](crate::NAME) and [`PLAIN`](crate::PLAIN).
 pub const CONNECT: &str = "forward";
-
-/// The scheme of such proxies in clear text.
-pub const CONNECT_PLAIN: &str = "forward+plain";
 
 /// The name of carriers of [`Dialect::Hbone`], and the scheme of proxies that speak it over TLS.
 pub const HBONE: &str = "hbone";

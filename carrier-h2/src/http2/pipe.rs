@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tunnel_tcp::BoxIo;
+use tunnel_tcp::{BoxIo, explain_tls};
 
 /// How much is read ahead while a write is stuck: more than what the sockets of two ends hold.
 const READ_AHEAD: usize = 8 * 1024 * 1024;
@@ -44,12 +44,27 @@ pub(crate) struct Sight {
     /// What was heard, if somebody listens.
     #[cfg(feature = "forward")]
     pub(crate) heard: super::frames::Heard,
+    /// What TLS had against going on; h2 keeps no more of an error than its text.
+    tls: OnceLock<String>,
 }
 
 impl Sight {
     /// How many bytes have come.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// What TLS had against going on, as a clause for people.
+    #[cfg(feature = "forward")]
+    pub(crate) fn tls(&self) -> Option<String> {
+        self.tls.get().cloned()
+    }
+
+    fn failed(&self, error: &io::Error) {
+        if let Some(explanation) = explain_tls(error) {
+            // The first one is why.
+            let _ = self.tls.set(explanation);
+        }
     }
 
     /// Whether the last write or flush could not complete.
@@ -94,13 +109,24 @@ impl Pipe {
         Arc::clone(&self.sight)
     }
 
-    /// Notes how a write went, and reads ahead if it is stuck.
-    fn wrote<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<T>) -> Poll<T> {
+    /// Notes how a write went, and reads ahead if it is stuck, or if it failed: a peer that has gone may have said why.
+    fn wrote<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.sight.stuck.store(outcome.is_pending(), Ordering::Relaxed);
-        if outcome.is_pending() {
+        if !matches!(outcome, Poll::Ready(Ok(_))) {
             self.read_ahead(cx);
         }
+        #[cfg(feature = "forward")]
+        if matches!(outcome, Poll::Ready(Err(_))) && self.may_say_why() {
+            return Poll::Pending;
+        }
         outcome
+    }
+
+    /// Whether the peer has said nothing yet and can still do so: h2 reads no more once a write has failed. Reading has
+    /// its waker then, and does not last, for what cannot be written to has gone or is about to.
+    #[cfg(feature = "forward")]
+    fn may_say_why(&self) -> bool {
+        self.frames.is_some() && self.ended.is_none() && self.sight.received() == 0
     }
 
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
@@ -109,7 +135,10 @@ impl Pipe {
             let mut into = ReadBuf::new(&mut piece);
             match Pin::new(&mut self.io).poll_read(cx, &mut into) {
                 Poll::Pending => return,
-                Poll::Ready(Err(error)) => self.ended = Some(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    self.sight.failed(&error);
+                    self.ended = Some(Err(error));
+                }
                 Poll::Ready(Ok(())) if into.filled().is_empty() => self.ended = Some(Ok(())),
                 Poll::Ready(Ok(())) => {
                     let piece = into.filled();
@@ -134,7 +163,8 @@ impl AsyncRead for Pipe {
             return Poll::Ready(std::mem::replace(ended, Ok(())));
         }
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, into));
+        read.inspect_err(|error| self.sight.failed(error))?;
         self.came(&into.filled()[before..]);
         Poll::Ready(Ok(()))
     }
@@ -184,6 +214,53 @@ mod tests {
         pipe.read_to_string(&mut all).await.unwrap();
         assert_eq!(all, "first second");
         assert_eq!(pipe.sight().received(), 6, "only what came through it counts");
+    }
+
+    /// Nothing can be written to it any more, and it has ended when it is read for the second time.
+    #[cfg(feature = "forward")]
+    #[derive(Debug)]
+    struct Gone {
+        is_read: bool,
+    }
+
+    #[cfg(feature = "forward")]
+    impl AsyncRead for Gone {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if std::mem::replace(&mut self.is_read, true) {
+                return Poll::Ready(Ok(()));
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+
+    #[cfg(feature = "forward")]
+    impl AsyncWrite for Gone {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[cfg(feature = "forward")]
+    #[tokio::test]
+    async fn a_write_that_fails_at_first_waits_for_what_the_peer_has_said() {
+        let mut pipe = Pipe::listening(
+            Box::new(Gone { is_read: false }),
+            Bytes::new(),
+            super::super::Frames::of(false),
+        );
+        let first = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut pipe).poll_write(cx, b"x")));
+        assert!(first.await.is_pending());
+        let failed = pipe.write(b"x").await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]
