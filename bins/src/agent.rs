@@ -8,17 +8,18 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tunnel_core::{
-    Agent, AgentConfig, AgentId, AgentPolicy, AgentPolicyConfig, Carrier, CredentialSource, Labels, RunningAgent,
-    Secret, TargetDialOptions, TargetDialer,
-    agent::{ServerState, ServerStatus},
+    Agent, AgentConfig, AgentId, AgentPolicy, AgentPolicyConfig, Callers, Carrier, CredentialSource, Labels,
+    RunningAgent, Secret, TargetDialOptions, TargetDialer,
+    agent::{ListenerStatus, ServerState, ServerStatus},
 };
 use tunnel_tcp::Proxies;
-use tunnel_tls::ClientTls;
+use tunnel_tls::{ClientTls, ServerTls};
 
 use crate::{
     admin::{Admin, Status},
     carriers::{DialSpec, Settings},
     cli::AgentArgs,
+    connect::{ForwardSpec, callers},
     host, policy,
     reload::Reloads,
     signals::{self, Signals},
@@ -29,21 +30,34 @@ use crate::{
 #[derive(Debug)]
 pub struct Plan {
     args: AgentArgs,
+    id: AgentId,
     agent: Agent,
     tls: Option<ClientTls>,
+    settings: Settings,
+    forward: Vec<ForwardSpec>,
+    callers: Callers,
+    callers_tls: Option<ServerTls>,
 }
 
 /// Runs until it is told to stop.
 pub async fn run(plan: Plan) -> anyhow::Result<()> {
-    let Plan { args, agent, tls } = plan;
     let mut signals = Signals::new()?;
-    let admin = match args.admin.0 {
+    // Everything is bound before anything serves, so that a port that is taken is an error and not half an agent.
+    let admin = match plan.args.admin.0 {
         Some(addr) => Some(Admin::bind(addr).await?),
         None => None,
     };
+    let mut listeners = Vec::with_capacity(plan.forward.len());
+    for forward in &plan.forward {
+        listeners.push(forward.listen(&plan.id, plan.callers_tls.as_ref(), &plan.settings)?);
+    }
+    let Plan { args, agent, tls, .. } = plan;
     let agent = agent.start();
     info!("agent {} starts", agent.id());
-    let reloads = reloads(&args, &agent, tls.as_ref());
+    for listener in listeners {
+        agent.listen(listener, plan.callers.clone())?;
+    }
+    let reloads = reloads(&args, &agent, tls.as_ref(), plan.callers_tls);
     let mut registry = Registry::default();
     agent.metrics().register(&mut registry);
     let admin_stop = CancellationToken::new();
@@ -80,8 +94,11 @@ pub fn start(args: AgentArgs) -> anyhow::Result<RunningAgent> {
 
 /// Understands the flags and reads every file; nothing is dialled yet.
 pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
-    if args.server.is_empty() {
-        bail!("there is no server to connect to: give --server, for example --server quic://gw.example:8091");
+    if args.server.is_empty() && args.forward.is_empty() {
+        bail!(
+            "there is no server to connect to: give --server, for example --server quic://gw.example:8091, or --forward \
+             for others to connect here"
+        );
     }
     let mut servers = Vec::with_capacity(args.server.len());
     for server in &args.server {
@@ -106,13 +123,20 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
         budget: args.tcp.budget()?,
         proxies: proxies(&args, &servers)?,
     };
+    let forward = ForwardSpec::parse_all(&args, &settings)?;
+    let callers_tls = forward
+        .iter()
+        .any(ForwardSpec::is_secure)
+        .then(|| tls::for_callers(&args));
     let mut config = AgentConfig::default();
+    config.max_accepted = args.max_forward_connections;
     config.connect_timeout = args.connect_timeout;
     config.max_pending_dials = args.max_pending_dials;
     config.idle_timeout = args.streams.idle_timeout.0;
     let mut dialing = TargetDialOptions::default();
     dialing.timeout = args.target_timeout;
-    let mut agent = Agent::builder(host::id::<AgentId>(args.id.as_deref())?)
+    let id: AgentId = host::id(args.id.as_deref())?;
+    let mut agent = Agent::builder(id.clone())
         .labels(labels(&args.label)?)
         .policy(Arc::new(read_policy(&args)?))
         .dialer(TargetDialer::new(dialing))
@@ -125,8 +149,16 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
         token(&path)?;
         agent = agent.credential(CredentialSource::new(move || token(&path).map_err(io::Error::other)));
     }
-    let agent = agent.build()?;
-    Ok(Plan { args, agent, tls })
+    Ok(Plan {
+        id,
+        agent: agent.build()?,
+        tls,
+        settings,
+        forward,
+        callers: callers(&args)?,
+        callers_tls: callers_tls.transpose()?,
+        args,
+    })
 }
 
 fn token(path: &PathBuf) -> anyhow::Result<Secret> {
@@ -172,8 +204,14 @@ fn read_policy(args: &AgentArgs) -> anyhow::Result<AgentPolicy> {
     }
 }
 
-fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: Option<&ClientTls>) -> Reloads {
+fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: Option<&ClientTls>, callers_tls: Option<ServerTls>) -> Reloads {
     let mut reloads = Reloads::default();
+    if let Some(tls) = callers_tls {
+        let files = tls.files().to_vec();
+        reloads.add("certificates of --forward", files, move || {
+            Ok(tls.reload()? == tunnel_tls::Reload::Changed)
+        });
+    }
     if let Some(tls) = tls {
         let (files, reloaded, redialled) = (tls.files().to_vec(), tls.clone(), agent.clone());
         reloads.add("certificates", files, move || {
@@ -211,7 +249,7 @@ impl Status for AgentStatus {
         if self.0.is_draining() {
             return Err("draining".to_owned());
         }
-        if !self.0.is_connected() {
+        if !self.0.is_connected() && !self.0.status().servers.is_empty() {
             return Err("no server is connected".to_owned());
         }
         Ok(())
@@ -223,8 +261,17 @@ impl Status for AgentStatus {
             "agent": status.agent.as_str(),
             "generation": status.generation.0,
             "servers": status.servers.iter().map(server_json).collect::<Vec<_>>(),
+            "listeners": status.listeners.iter().map(listener_json).collect::<Vec<_>>(),
         })
     }
+}
+
+fn listener_json(listener: &ListenerStatus) -> serde_json::Value {
+    json!({
+        "carrier": listener.carrier,
+        "address": listener.addr.to_string(),
+        "connections": listener.connections,
+    })
 }
 
 fn server_json(server: &ServerStatus) -> serde_json::Value {

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod agent;
 pub mod carriers;
 pub mod cli;
+pub mod connect;
 pub mod dev;
 pub mod frontends;
 pub mod host;

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use tunnel_core::{
     Authenticator, NoToken, Policy, PolicyConfig, Require, Server, ServerConfig, ServerId, TokenAuthenticator,
     registry::Session,
+    server::{UpstreamState, UpstreamStatus},
 };
 use tunnel_tcp::Proxies;
 use tunnel_tls::ServerTls;
@@ -25,6 +26,7 @@ use crate::{
     agent,
     carriers::{ListenSpec, Settings},
     cli::{AgentArgs, AgentAuth, ServerArgs},
+    connect::{Upstream, UpstreamSpec},
     dev::{self, Dev},
     frontends::{Bound, Frontends, Stop},
     host, policy,
@@ -63,7 +65,10 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         .policy(Arc::new(plan.policy))
         .build()?;
     server.metrics().register(&mut registry);
-    let reloads = reloads(&args, &server, plan.agent_tls.clone(), reloads_tls, plan.tokens);
+    let mut reloads = reloads(&args, &server, plan.agent_tls.clone(), reloads_tls, plan.tokens);
+    for upstream in &plan.upstreams {
+        reload_upstream(&mut reloads, &server, upstream);
+    }
 
     let carrier = match listeners.first() {
         Some((spec, listener)) => Some((
@@ -79,6 +84,10 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         .map(|(dev, carrier)| inside_agent(&args, dev, carrier));
     let inside = inside.transpose()?;
     info!("server {} starts", plan.id);
+    // Their names are theirs before an agent can ask for them.
+    for Upstream { claim, carrier, .. } in plan.upstreams {
+        server.upstream(claim, carrier)?;
+    }
     for (_, listener) in listeners {
         server.listen(listener)?;
     }
@@ -150,6 +159,7 @@ pub struct Plan {
     config: ServerConfig,
     settings: Settings,
     listen: Vec<ListenSpec>,
+    upstreams: Vec<Upstream>,
     agent_tls: Option<ServerTls>,
     tokens: Option<Arc<TokenAuthenticator>>,
     frontends: Frontends,
@@ -158,8 +168,11 @@ pub struct Plan {
 
 impl Plan {
     fn new(args: ServerArgs, dev: Option<Dev>) -> anyhow::Result<Self> {
-        if args.carrier.is_empty() {
-            bail!("no agent could connect: give --carrier, for example --carrier quic (or try --dev)");
+        if args.carrier.is_empty() && args.upstream.is_empty() {
+            bail!(
+                "there is nothing to open streams through: give --carrier for agents, for example --carrier quic, or \
+                 --upstream for proxies (or try --dev)"
+            );
         }
         if args.frontend.is_empty() {
             warn!("no client can connect, because there is no --frontend");
@@ -184,7 +197,9 @@ impl Plan {
             spec.check(&settings)?;
             listen.push(spec);
         }
-        check_clear_text(&args, &listen)?;
+        if !listen.is_empty() {
+            check_clear_text(&args, &listen)?;
+        }
         let secure = listen.iter().any(ListenSpec::is_secure);
         let tokens = match &args.agent_tokens {
             Some(path) => Some(Arc::new(TokenAuthenticator::from_file(path)?)),
@@ -192,10 +207,11 @@ impl Plan {
         };
         Ok(Self {
             id: host::id(args.id.as_deref())?,
-            config: config(&args)?,
+            config: config(&args, &listen)?,
+            upstreams: UpstreamSpec::ready_all(&args, &settings)?,
             settings,
-            listen,
             agent_tls: secure.then(|| tls::for_agents(&args)).transpose()?,
+            listen,
             tokens,
             frontends: Frontends::parse(&args)?,
             policy: read_policy(&args)?,
@@ -222,7 +238,7 @@ fn check_clear_text(args: &ServerArgs, listen: &[ListenSpec]) -> anyhow::Result<
     Ok(())
 }
 
-fn config(args: &ServerArgs) -> anyhow::Result<ServerConfig> {
+fn config(args: &ServerArgs, listen: &[ListenSpec]) -> anyhow::Result<ServerConfig> {
     let mut config = ServerConfig::default();
     config.server_count = args.server_count;
     config.limits.max_streams = args.streams.max_streams;
@@ -231,6 +247,9 @@ fn config(args: &ServerArgs) -> anyhow::Result<ServerConfig> {
     config.accept.handshake_timeout = args.handshake_timeout;
     config.accept.max_pending = args.max_handshakes;
     config.accept.max_pending_per_source = config.accept.max_pending_per_source.min(args.max_handshakes);
+    if listen.is_empty() {
+        return Ok(config);
+    }
     config.require = match tls::agent_auth(args)? {
         AgentAuth::Certificate => Require::Certificate,
         AgentAuth::Token => Require::Token,
@@ -288,6 +307,20 @@ fn reloads(
         });
     }
     reloads
+}
+
+fn reload_upstream(reloads: &mut Reloads, server: &Server, upstream: &Upstream) {
+    if let Some(tls) = upstream.tls.clone() {
+        let (files, server) = (tls.files().to_vec(), server.clone());
+        reloads.add("certificates for an upstream", files, move || {
+            let changed = tls.reload()? == tunnel_tls::Reload::Changed;
+            if changed {
+                // What kept the upstream away may be mended.
+                server.redial();
+            }
+            Ok(changed)
+        });
+    }
 }
 
 /// Fills in what `--dev` implies.
@@ -373,8 +406,28 @@ impl Status for ServerStatus {
         let now = Instant::now();
         let view = self.0.agents();
         let agents = view.sessions().iter().map(|session| agent_json(session, now));
-        json!({ "server": self.0.id().as_str(), "agents": agents.collect::<Vec<_>>() })
+        let upstreams = self.0.upstreams();
+        json!({
+            "server": self.0.id().as_str(),
+            "agents": agents.collect::<Vec<_>>(),
+            "upstreams": upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
+        })
     }
+}
+
+fn upstream_json(upstream: &UpstreamStatus) -> serde_json::Value {
+    let connection = match upstream.state {
+        UpstreamState::Connected { since, .. } => json!({ "state": "connected", "since_seconds": since.as_secs() }),
+        UpstreamState::Waiting { next_try, .. } => json!({ "state": "waiting", "next_try_ms": next_try.as_millis() }),
+        UpstreamState::Ended => json!({ "state": "ended" }),
+        _ => json!({ "state": "connecting" }),
+    };
+    json!({
+        "name": upstream.name.as_str(),
+        "url": upstream.remote,
+        "connection": connection,
+        "last_error": upstream.last_error.as_ref().map(|error| error.text.clone()),
+    })
 }
 
 fn agent_json(session: &Session, now: Instant) -> serde_json::Value {

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use tunnel_tls::{ClientAuth, ClientTls, Pem, ServerTls, Trust};
 
-use crate::cli::{AgentArgs, AgentAuth, ClientCerts, ServerArgs};
+use crate::{
+    cli::{AgentArgs, AgentAuth, ClientCerts, ServerArgs},
+    connect::UpstreamSpec,
+};
 
 /// What agents meet where there is TLS: the server's certificate, and whether they need one of their own.
 pub fn for_agents(args: &ServerArgs) -> anyhow::Result<ServerTls> {
@@ -82,6 +85,46 @@ pub fn for_servers(args: &AgentArgs) -> anyhow::Result<ClientTls> {
     }
     tls.build()
         .context("the certificates for servers (--ca, --cert, --key)")
+}
+
+/// What an upstream is verified by, and what it is shown.
+pub fn for_upstream(args: &ServerArgs, spec: &UpstreamSpec) -> anyhow::Result<ClientTls> {
+    let Some(ca) = &args.upstream_ca else {
+        bail!("nothing says which upstreams to trust: give --upstream-ca");
+    };
+    let mut tls = ClientTls::builder(Trust::ca(Pem::file(ca))).spiffe(&spec.spiffe);
+    match (&args.upstream_cert, &args.upstream_key) {
+        (Some(cert), Some(key)) => tls = tls.certificate(Pem::file(cert), Pem::file(key)),
+        (None, None) if spec.scheme.is_hbone() => {
+            bail!("hbone:// needs a certificate on both sides: give --upstream-cert and --upstream-key")
+        }
+        (None, None) => {}
+        _ => bail!("--upstream-cert and --upstream-key belong together"),
+    }
+    if let Some(name) = &spec.server_name {
+        tls = tls.server_name(name);
+    }
+    let context = || format!("the certificates for {spec} (--upstream-ca, --upstream-cert, --upstream-key)");
+    tls.build().with_context(context)
+}
+
+/// What those meet who connect to an agent.
+pub fn for_callers(args: &AgentArgs) -> anyhow::Result<ServerTls> {
+    let (cert, key) = match (&args.forward_cert, &args.forward_key) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) => match (&args.cert, &args.key) {
+            (Some(cert), Some(key)) => (cert, key),
+            _ => bail!("h2:// and hbone:// of --forward need a certificate: give --forward-cert and --forward-key"),
+        },
+        _ => bail!("--forward-cert and --forward-key belong together"),
+    };
+    let auth = match &args.forward_client_ca {
+        Some(ca) => ClientAuth::Required(Trust::ca(Pem::file(ca))),
+        None => ClientAuth::None,
+    };
+    let tls = ServerTls::builder(Pem::file(cert), Pem::file(key)).client_auth(auth);
+    tls.build()
+        .context("the certificates of --forward (--forward-cert, --forward-key, --forward-client-ca)")
 }
 
 /// A file's content without the white space around it.

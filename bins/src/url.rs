@@ -20,12 +20,35 @@ pub fn listen_addr(url: &str, rest: &str) -> anyhow::Result<SocketAddr> {
     })
 }
 
+/// The parameters of a query, `KEY=VALUE` joined by `&`, with percent-encoding in the values undone.
+pub fn query(query: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    let parameter = |parameter: &str| {
+        let Some((key, value)) = parameter.split_once('=') else {
+            bail!("the parameter {parameter:?} is not KEY=VALUE");
+        };
+        let decoded = percent_encoding::percent_decode_str(value).decode_utf8();
+        let decoded = decoded.ok().filter(|_| is_percent_encoded(value));
+        let decoded = decoded.with_context(|| format!("the value of {key:?} is not percent-encoded UTF-8"))?;
+        Ok((key.to_owned(), decoded.into_owned()))
+    };
+    parameters.map(parameter).collect()
+}
+
+/// Whether every `%` has its two digits.
+fn is_percent_encoded(value: &str) -> bool {
+    value.split('%').skip(1).all(|rest| {
+        let digits = rest.bytes().take(2).filter(u8::is_ascii_hexdigit);
+        digits.count() == 2
+    })
+}
+
 /// Host and port to dial, with the carrier's port if the URL names none.
 pub fn dial_authority(url: &str, rest: &str, default_port: u16) -> anyhow::Result<tunnel_core::HostPort> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains('@') {
         // A password must not get into logs.
-        bail!("the URL of a server has no user and no password: agents prove themselves by --token-file or --cert");
+        bail!("the URL has a user or a password, and this one must not: proof is given by certificate or token");
     }
     if rest.contains('/') {
         bail!("{url:?} has a path, and this carrier knows none: give host and port alone");

@@ -16,7 +16,7 @@ pub(super) fn listen(
     settings: &Settings,
 ) -> anyhow::Result<Box<dyn Listener>> {
     let security = tls.map_or(ServerSecurity::Plain, |tls| ServerSecurity::tls(tls, &[ALPN]));
-    let accept = links::acceptor(spec, settings)?;
+    let accept = links::acceptor(spec.addr, settings)?;
     Ok(Box::new(GrpcListener::new(accept, security, config(settings)?)))
 }
 

@@ -17,7 +17,7 @@ pub(super) fn listen(
 ) -> anyhow::Result<Box<dyn Listener>> {
     let security = tls.map_or(ServerSecurity::Plain, |tls| ServerSecurity::tls(tls, &[ALPN]));
     let config = config(settings, spec.path.as_deref())?;
-    let accept = links::acceptor(spec, settings)?;
+    let accept = links::acceptor(spec.addr, settings)?;
     Ok(Box::new(H2Listener::new(accept, security, config)))
 }
 

@@ -1,6 +1,6 @@
 //! What the carriers over TCP have in common.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use tunnel_core::{
     mux::MuxConfig,
@@ -8,14 +8,14 @@ use tunnel_core::{
 };
 use tunnel_tcp::{Accept, Dial, TcpAcceptor, TcpDialer};
 
-use super::{ListenSpec, Settings};
+use super::Settings;
 
 pub(super) fn dialer(settings: &Settings) -> Arc<dyn Dial> {
     Arc::new(TcpDialer::new(settings.sockets.clone(), settings.proxies.clone()))
 }
 
-pub(super) fn acceptor(spec: &ListenSpec, settings: &Settings) -> anyhow::Result<Box<dyn Accept>> {
-    Ok(Box::new(TcpAcceptor::bind(spec.addr, settings.sockets.clone())?))
+pub(super) fn acceptor(addr: SocketAddr, settings: &Settings) -> anyhow::Result<Box<dyn Accept>> {
+    Ok(Box::new(TcpAcceptor::bind(addr, settings.sockets.clone())?))
 }
 
 /// How streams are carried.

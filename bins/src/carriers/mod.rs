@@ -1,5 +1,10 @@
 //! The table of carriers: what a `--carrier` URL of a server and a `--server` URL of an agent make.
 
+#[cfg(feature = "h2")]
+pub(crate) mod forward;
+#[cfg(not(feature = "h2"))]
+#[path = "forward_missing.rs"]
+pub(crate) mod forward;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "h2")]

@@ -15,7 +15,11 @@ pub(super) fn listen(
     settings: &Settings,
 ) -> anyhow::Result<Box<dyn Listener>> {
     let config = config(settings, spec.path.as_deref())?;
-    Ok(Box::new(WsListener::new(links::acceptor(spec, settings)?, tls, config)))
+    Ok(Box::new(WsListener::new(
+        links::acceptor(spec.addr, settings)?,
+        tls,
+        config,
+    )))
 }
 
 pub(super) fn carrier(

@@ -19,6 +19,10 @@ Examples:
     tunnel-agent --server quic://gw-1.example:8091 --server quic://gw-2.example:8091 --id node-7 --ca ca.crt \\
                  --token-file /run/secrets/token --label zone=a --policy agent-policy.toml
 
+  No server: an HTTP/2 CONNECT proxy for Envoy and others with a certificate of the gateways' CA:
+    tunnel-agent --forward h2://0.0.0.0:8443 --forward-cert node-7.crt --forward-key node-7.key \\
+                 --forward-client-ca gateways.crt --id node-7
+
 Every flag is also a key of the TOML file that --config names (server = [\"quic://gw.example:8091\"]) and has an
 environment variable. The command line wins over the environment, which wins over the file.";
 
@@ -96,6 +100,59 @@ pub struct AgentArgs {
     /// --proxy env: NO_PROXY]
     #[arg(long, env = "TUNNEL_NO_PROXY", value_name = "LIST", help_heading = "Servers")]
     pub no_proxy: Option<String>,
+
+    /// Where others connect to this agent and open streams by CONNECT over HTTP/2, as Envoy, curl and a tunnel-server's
+    /// --upstream do: h2://ADDR, hbone://ADDR, and in clear text h2c://ADDR; repeatable
+    #[arg(
+        long,
+        env = "TUNNEL_FORWARD",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
+    pub forward: Vec<String>,
+
+    /// Certificate chain (PEM) for those who connect to --forward, if it is not --cert
+    #[arg(long, env = "TUNNEL_FORWARD_CERT", value_name = "FILE", help_heading = "Listeners")]
+    pub forward_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --forward-cert
+    #[arg(long, env = "TUNNEL_FORWARD_KEY", value_name = "FILE", help_heading = "Listeners")]
+    pub forward_key: Option<PathBuf>,
+
+    /// CA certificates (PEM) that the certificates of those who connect must be signed by
+    #[arg(
+        long,
+        env = "TUNNEL_FORWARD_CLIENT_CA",
+        value_name = "FILE",
+        help_heading = "Listeners"
+    )]
+    pub forward_client_ca: Option<PathBuf>,
+
+    /// Who may connect, if not everybody with such a certificate: names such as spiffe://example/gateway, dns:*.example
+    /// or cn:gateway, with * for any run of characters; repeatable
+    #[arg(
+        long,
+        env = "TUNNEL_FORWARD_CLIENT",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
+    pub forward_client: Vec<String>,
+
+    /// Let whoever reaches --forward use this agent, without proof of who that is
+    #[arg(long, env = "TUNNEL_FORWARD_ANYONE", help_heading = "Listeners")]
+    pub forward_anyone: bool,
+
+    /// How many connections by --forward there may be at once
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_FORWARD_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 1024,
+        help_heading = "Limits"
+    )]
+    pub max_forward_connections: u32,
 
     /// Rules (TOML) about which targets this agent dials; without it all but link-local, cloud metadata and other
     /// special addresses. Reloaded on change and on SIGHUP

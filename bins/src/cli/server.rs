@@ -24,6 +24,10 @@ Examples:
     tunnel-server --carrier quic://0.0.0.0:8091 --tls-cert gw.crt --tls-key gw.key --agent-ca agents.crt \\
                   --frontend 'connect+unix:///run/tunnel/connect.sock?mode=0660'
 
+  Streams through an Envoy that ends CONNECT, which clients know as the agent site-a:
+    tunnel-server --upstream 'site-a=h2://proxy.example:8443?label=zone=a' --upstream-ca proxies.crt \\
+                  --upstream-cert gw.crt --upstream-key gw.key --frontend connect://127.0.0.1:8090
+
 Every flag is also a key of the TOML file that --config names (carrier = [\"quic\"]) and has an environment variable.
 The command line wins over the environment, which wins over the file.";
 
@@ -85,6 +89,31 @@ pub struct ServerArgs {
     /// What an agent must prove [default: whichever of --agent-ca and --agent-tokens are given]
     #[arg(long, env = "TUNNEL_AGENT_AUTH", value_enum, help_heading = "Agents")]
     pub agent_auth: Option<AgentAuth>,
+
+    /// A proxy that this server dials itself, and that is to clients an agent of this name: h2://HOST[:443],
+    /// hbone://HOST[:15008]?spiffe=ID, or in clear text h2c://HOST:PORT; each with parameters, such as
+    /// ?label=zone=a&label=tier=1, spiffe=ID and server-name=NAME (what its certificate must hold) and baggage=TEXT;
+    /// repeatable (in the environment: separated by spaces)
+    #[arg(
+        long,
+        env = "TUNNEL_UPSTREAM",
+        value_name = "NAME=URL",
+        value_delimiter = ' ',
+        help_heading = "Upstreams"
+    )]
+    pub upstream: Vec<String>,
+
+    /// CA certificates (PEM) that the certificates of upstreams must be signed by
+    #[arg(long, env = "TUNNEL_UPSTREAM_CA", value_name = "FILE", help_heading = "Upstreams")]
+    pub upstream_ca: Option<PathBuf>,
+
+    /// Certificate chain (PEM) that this server shows to upstreams
+    #[arg(long, env = "TUNNEL_UPSTREAM_CERT", value_name = "FILE", help_heading = "Upstreams")]
+    pub upstream_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --upstream-cert
+    #[arg(long, env = "TUNNEL_UPSTREAM_KEY", value_name = "FILE", help_heading = "Upstreams")]
+    pub upstream_key: Option<PathBuf>,
 
     /// How clients connect: connect://ADDR, connect+tls://ADDR, connect+unix:///PATH[?mode=0660&owner=UID:GID]; repeatable
     #[arg(

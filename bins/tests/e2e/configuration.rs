@@ -109,7 +109,37 @@ async fn a_wrong_configuration_is_explained_in_one_sentence() {
         (
             SERVER,
             "--tls-cert=CERT --tls-key=KEY --agent-ca=CA".to_owned(),
-            "no agent could connect: give --carrier",
+            "nothing to open streams through: give --carrier",
+        ),
+        (
+            SERVER,
+            "--upstream=a=h2://p".to_owned(),
+            "nothing says which upstreams to trust: give --upstream-ca",
+        ),
+        (
+            SERVER,
+            "--upstream=a=hbone://p?spiffe=spiffe://td --upstream-ca=CA".to_owned(),
+            "give --upstream-cert and --upstream-key",
+        ),
+        (
+            SERVER,
+            "--upstream=a=h2://p --upstream-ca=CA --upstream-cert=AGENT_CERT".to_owned(),
+            "--upstream-cert and --upstream-key belong together",
+        ),
+        (
+            SERVER,
+            "--upstream=a=h2://p?spiffe=td --upstream-ca=CA".to_owned(),
+            "the certificates for a=h2://p:443",
+        ),
+        (
+            SERVER,
+            "--upstream=a=h2c://p:1 --upstream=a=h2c://q:1".to_owned(),
+            "there are two upstreams named a",
+        ),
+        (
+            SERVER,
+            "--upstream=a=quic://p".to_owned(),
+            "--upstream a: \"quic\" is nothing that --upstream knows",
         ),
         (
             SERVER,
@@ -246,6 +276,36 @@ async fn a_wrong_configuration_is_explained_in_one_sentence() {
             format!("{server} --tcp-congestion=brr"),
             "--tcp-congestion: the kernel does not allow \"brr\"",
         ),
+        (
+            AGENT,
+            "--forward=h2://127.0.0.1:0 --forward-client-ca=CA".to_owned(),
+            "give --forward-cert and --forward-key",
+        ),
+        (
+            AGENT,
+            "--forward=h2://127.0.0.1:0 --forward-cert=CERT --forward-key=KEY".to_owned(),
+            "nothing says who may connect to h2://127.0.0.1:0: give --forward-client-ca",
+        ),
+        (
+            AGENT,
+            "--forward=h2c://0.0.0.0:0".to_owned(),
+            "h2c://0.0.0.0:0 would let whoever reaches it use this agent",
+        ),
+        (
+            AGENT,
+            "--forward=h2c://127.0.0.1:0 --forward-client=cn:gw".to_owned(),
+            "--forward-client asks for proof of who connects",
+        ),
+        (
+            AGENT,
+            "--forward=wss://127.0.0.1:0".to_owned(),
+            "\"wss\" is nothing that --forward knows; there is h2://, h2c://, hbone://",
+        ),
+        (
+            AGENT,
+            "--forward=h2c://gw.example:1".to_owned(),
+            "does not name an address and a port to listen on",
+        ),
     ];
     for (program, line, part) in cases {
         let (code, out, log) = files.check(program, &line).await;
@@ -263,7 +323,7 @@ async fn a_wrong_configuration_is_explained_in_one_sentence() {
 async fn what_is_wrong_is_also_said_without_a_check() {
     let (code, _, log) = run(SERVER, &["--frontend=connect://127.0.0.1:0"], &[]).await;
     assert_eq!(code, Some(2));
-    assert!(log.contains("error: no agent could connect"), "{log}");
+    assert!(log.contains("error: there is nothing to open streams through"), "{log}");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@
 mod carriers;
 mod clients;
 mod configuration;
+mod connect;
 mod dev;
 mod garbage;
 mod identity;

@@ -1,6 +1,6 @@
 //! What the programs are told.
 
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
 use super::Program;
 
@@ -138,6 +138,26 @@ pub async fn envoy(config: &str) -> Option<Program> {
         words.into_iter().map(str::to_owned).chain([file]).collect()
     };
     Program::start("envoy", configure).await
+}
+
+/// A proxy for clients of HTTP/1.1 that asks a proxy behind it by HTTP/2 in clear text.
+///
+/// # Panics
+///
+/// As [`Program::start`].
+pub async fn nghttpx(backend: SocketAddr) -> Option<Program> {
+    let configure = |_: &Path, port: u16| {
+        let (ip, behind) = (backend.ip(), backend.port());
+        vec![
+            // Not the system's.
+            "--conf=/dev/null".to_owned(),
+            "--single-process".to_owned(),
+            "--http2-proxy".to_owned(),
+            format!("--frontend=127.0.0.1,{port};no-tls"),
+            format!("--backend={ip},{behind};;proto=h2"),
+        ]
+    };
+    Program::start("nghttpx", configure).await
 }
 
 /// Writes a file and gives its path.

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 pub use certificate::Certificate;
-pub use configured::{PASSWORD, USER, envoy, haproxy, nginx, squid, tinyproxy};
+pub use configured::{PASSWORD, USER, envoy, haproxy, nghttpx, nginx, squid, tinyproxy};
 pub use guide::documented;
 
 /// How long a program may take until it listens.

@@ -60,6 +60,21 @@ impl Pki {
         self.issue(name, &[name], Purpose::Client)
     }
 
+    /// A server by this name.
+    pub(crate) fn named_server(&self, name: &str) -> Pair {
+        self.issue(name, &[name], Purpose::Server)
+    }
+
+    /// A member of a mesh that is connected to, by its SPIFFE ID alone.
+    pub(crate) fn member_server(&self, stem: &str, id: &str) -> Pair {
+        self.issue(stem, &[id], Purpose::Server)
+    }
+
+    /// One that connects.
+    pub(crate) fn member_client(&self, stem: &str, id: &str) -> Pair {
+        self.issue(stem, &[id], Purpose::Client)
+    }
+
     /// A server's certificate that is about to expire, and when it has.
     pub(crate) fn expiring_server(&self) -> (Pair, impl Future<Output = ()>) {
         self.expiring("expiring-server", &SERVER, Purpose::Server)

@@ -36,20 +36,26 @@ impl Server {
 
     /// Starts with a carrier other than QUIC.
     pub(crate) async fn start_over(scheme: &'static str, carrier: SocketAddr, args: Vec<OsString>) -> Self {
-        let own = [
-            format!("--carrier={scheme}://{carrier}"),
-            "--frontend=connect://127.0.0.1:0".into(),
-            "--admin=127.0.0.1:0".into(),
-            "--id=gw-1".into(),
-        ];
-        let process = Process::server(own.map(OsString::from).into_iter().chain(args));
-        let addr = |line: String, before: &str| {
-            let (_, rest) = line.split_once(before).unwrap();
-            let addr = rest.split([' ', ':', '/']).take(2).collect::<Vec<_>>().join(":");
-            addr.parse().unwrap()
-        };
+        let carrier = OsString::from(format!("--carrier={scheme}://{carrier}"));
+        let process = Process::server(Self::own_args().chain([carrier]).chain(args));
+        let carrier = addr(process.log.line("listening for agents").await, "addr=");
+        Self::started(process, scheme, carrier).await
+    }
+
+    /// Starts without a carrier for agents.
+    pub(crate) async fn without_agents(args: Vec<OsString>) -> Self {
+        let process = Process::server(Self::own_args().chain(args));
+        Self::started(process, "", ([0, 0, 0, 0], 0).into()).await
+    }
+
+    fn own_args() -> impl Iterator<Item = OsString> {
+        let own = ["--frontend=connect://127.0.0.1:0", "--admin=127.0.0.1:0", "--id=gw-1"];
+        own.into_iter().map(OsString::from)
+    }
+
+    async fn started(process: Process, scheme: &'static str, carrier: SocketAddr) -> Self {
         Self {
-            carrier: addr(process.log.line("listening for agents").await, "addr="),
+            carrier,
             proxy: addr(process.log.line("endpoint=connect://").await, "connect://"),
             admin: addr(process.log.line("admin on http://").await, "http://"),
             process,
@@ -120,6 +126,13 @@ impl Server {
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// The address that stands behind `before` in a line.
+fn addr(line: String, before: &str) -> SocketAddr {
+    let (_, rest) = line.split_once(before).unwrap();
+    let addr = rest.split([' ', ':', '/']).take(2).collect::<Vec<_>>().join(":");
+    addr.parse().unwrap()
 }
 
 impl Deref for Server {
