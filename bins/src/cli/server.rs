@@ -90,10 +90,10 @@ pub struct ServerArgs {
     #[arg(long, env = "TUNNEL_AGENT_AUTH", value_enum, help_heading = "Agents")]
     pub agent_auth: Option<AgentAuth>,
 
-    /// A proxy that this server dials itself, and that is to clients an agent of this name: h2://HOST[:443],
-    /// hbone://HOST[:15008]?spiffe=ID, or in clear text h2c://HOST:PORT; each with parameters, such as
-    /// ?label=zone=a&label=tier=1, spiffe=ID and server-name=NAME (what its certificate must hold) and baggage=TEXT;
-    /// repeatable (in the environment: separated by spaces)
+    /// A proxy that this server dials itself, and that is to clients an agent of this name: h2://HOST (port 443),
+    /// hbone://HOST?spiffe=ID (port 15008), each with or without :PORT, or in clear text h2c://HOST:PORT; with parameters
+    /// such as ?label=zone=a&label=tier=1, spiffe=ID and server-name=NAME (what its certificate must hold) and
+    /// baggage=TEXT; repeatable (in the environment: separated by spaces)
     #[arg(
         long,
         env = "TUNNEL_UPSTREAM",
