@@ -21,6 +21,8 @@ pub(crate) struct Hub {
     pub(crate) counters: Counters,
     /// Places for streams that this end opens.
     pub(crate) places: Arc<Semaphore>,
+    /// Places of streams that are over, until the peer has been sent what says so.
+    leaving: Mutex<Vec<OwnedSemaphorePermit>>,
     pub(crate) arrivals: Arrivals,
     /// The most bytes of a stream that wait for their turn.
     pub(crate) send_queue: usize,
@@ -76,6 +78,7 @@ impl Hub {
             account,
             counters: Counters::default(),
             places: Arc::new(Semaphore::new(places)),
+            leaving: Mutex::default(),
             arrivals: Arrivals::new(max_streams),
             send_queue,
             mail: Mutex::default(),
@@ -200,6 +203,17 @@ impl Hub {
         }
     }
 
+    /// Everything was sent: the places of streams that are over are free.
+    pub(crate) fn free_places(&self) {
+        let leaving = std::mem::take(&mut *self.leaving());
+        drop(leaving);
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<OwnedSemaphorePermit>> {
+        // Nothing panics while it is held.
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many streams are open.
     pub(crate) fn open(&self) -> u64 {
         self.counters.open.load(Ordering::SeqCst)
@@ -209,6 +223,29 @@ impl Hub {
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+/// The place of a stream that this end has opened. When it is dropped, it is free for another as soon as everything was
+/// sent that was to be sent before: h2 sends a request ahead of resets that wait.
+#[derive(Debug)]
+pub(crate) struct Place {
+    hub: Arc<Hub>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    pub(crate) fn new(hub: &Arc<Hub>, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            hub: Arc::clone(hub),
+            permit: Some(permit),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.leaving().extend(self.permit.take());
     }
 }
 
