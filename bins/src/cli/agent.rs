@@ -1,6 +1,6 @@
 //! The command line of `tunnel-agent`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::Parser;
 
@@ -193,6 +193,17 @@ pub struct AgentArgs {
     #[allow(missing_docs)] // clap would print it
     pub tcp: TcpArgs,
 
+    /// How many threads serve streams. One fills a gigabit several times over at the least cost; more share the work
+    /// where one core is not enough
+    #[arg(
+        long,
+        env = "TUNNEL_THREADS",
+        value_name = "N",
+        default_value = "1",
+        help_heading = "Limits"
+    )]
+    pub threads: NonZeroUsize,
+
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it
     pub log: LogArgs,
@@ -209,5 +220,9 @@ impl Program for AgentArgs {
 
     fn only_check(&self) -> bool {
         self.check_config
+    }
+
+    fn threads(&self) -> Option<NonZeroUsize> {
+        Some(self.threads)
     }
 }

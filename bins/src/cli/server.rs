@@ -1,6 +1,6 @@
 //! The command line of `tunnel-server`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
@@ -204,6 +204,10 @@ pub struct ServerArgs {
     #[allow(missing_docs)] // clap would print it
     pub tcp: TcpArgs,
 
+    /// How many threads serve agents and clients [default: one for each core]
+    #[arg(long, env = "TUNNEL_THREADS", value_name = "N", help_heading = "Limits")]
+    pub threads: Option<NonZeroUsize>,
+
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it
     pub log: LogArgs,
@@ -242,5 +246,9 @@ impl Program for ServerArgs {
 
     fn only_check(&self) -> bool {
         self.check_config
+    }
+
+    fn threads(&self) -> Option<NonZeroUsize> {
+        self.threads
     }
 }
