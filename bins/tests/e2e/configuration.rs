@@ -1,7 +1,5 @@
 //! Flags, environment and file, and what is said when they are wrong.
 
-use std::path::Path;
-
 use tokio::process::Command;
 
 use crate::support::{Pair, Pki, Process, Server, Tunnel, get, target};
@@ -32,15 +30,26 @@ impl Files {
         Self { pki, server, agent }
     }
 
-    /// The text with `CERT`, `KEY`, `CA`, `AGENT_CERT`, `AGENT_KEY` and `DIR` filled in.
+    /// The text with the words `CERT`, `KEY`, `CA`, `AGENT_CERT`, `AGENT_KEY` and `DIR` filled in.
     fn fill(&self, text: &str) -> String {
-        let path = |path: &Path| path.to_str().unwrap().to_owned();
-        text.replace("AGENT_CERT", &path(&self.agent.cert))
-            .replace("AGENT_KEY", &path(&self.agent.key))
-            .replace("CERT", &path(&self.server.cert))
-            .replace("KEY", &path(&self.server.key))
-            .replace("CA", &path(&self.pki.trust))
-            .replace("DIR", &path(&self.pki.path("")))
+        let of_word = |c: char| c.is_ascii_uppercase() || c == '_';
+        let mut filled = String::new();
+        // In one pass, for a path may hold such a word by chance.
+        for piece in text.split_inclusive(|c| !of_word(c)) {
+            let (word, rest) = piece.split_at(piece.trim_end_matches(|c| !of_word(c)).len());
+            let path = match word {
+                "AGENT_CERT" => Some(self.agent.cert.clone()),
+                "AGENT_KEY" => Some(self.agent.key.clone()),
+                "CERT" => Some(self.server.cert.clone()),
+                "KEY" => Some(self.server.key.clone()),
+                "CA" => Some(self.pki.trust.clone()),
+                "DIR" => Some(self.pki.path("")),
+                _ => None,
+            };
+            filled.push_str(path.as_deref().map_or(word, |path| path.to_str().unwrap()));
+            filled.push_str(rest);
+        }
+        filled
     }
 
     async fn check(&self, program: &'static str, line: &str) -> (Option<i32>, String, String) {
@@ -48,6 +57,16 @@ impl Files {
         let args: Vec<_> = line.split_whitespace().chain(["--check-config"]).collect();
         run(program, &args, &[]).await
     }
+}
+
+#[test]
+fn only_words_are_filled_in_and_once() {
+    let mut files = Files::new();
+    files.agent.cert = "/tmp/CA/KEY_DIR".into();
+    assert_eq!(
+        files.fill("--cert=AGENT_CERT --id=XCA"),
+        "--cert=/tmp/CA/KEY_DIR --id=XCA"
+    );
 }
 
 #[tokio::test]
