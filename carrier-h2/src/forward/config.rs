@@ -57,7 +57,7 @@ pub struct ForwardConfigBuilder {
 impl Default for ForwardConfig {
     fn default() -> Self {
         Self {
-            tuning: Tuning::unfitted(),
+            tuning: Tuning::default(),
             dialect: Dialect::default(),
             name: NAME.to_owned(),
             tells_client: true,
@@ -71,7 +71,7 @@ impl ForwardConfig {
     #[must_use]
     pub fn builder() -> ForwardConfigBuilder {
         ForwardConfigBuilder {
-            tuning: Tuning::unfitted(),
+            tuning: Tuning::default(),
             dialect: Dialect::default(),
             name: NAME.to_owned(),
             tells_client: true,

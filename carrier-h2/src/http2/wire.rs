@@ -13,7 +13,6 @@ use tunnel_core::StreamCode;
 use super::{
     hub::Place,
     stream::{State, Stream, Tx, wake},
-    under_way::Held,
     window::Use,
 };
 use crate::http2::stream_code;
@@ -29,11 +28,10 @@ pub(crate) struct Wire {
     waker: Waker,
     pub(crate) opening: Opening,
     pub(crate) tx: Option<SendStream<Bytes>>,
-    rx: Option<RecvStream>,
-    held: Held,
+    pub(crate) rx: Option<RecvStream>,
+    pub(crate) usage: Use,
     /// Its place under the peer's limit, if this end has opened it.
     pub(crate) place: Option<Place>,
-    pub(crate) usage: Use,
     /// How many bytes HTTP/2 was given.
     pub(crate) sent: u64,
     /// Whether it was given the end.
@@ -72,16 +70,15 @@ pub(crate) enum Seen {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: Arc<Stream>, opening: Opening, usage: Use, held: Held) -> Self {
+    pub(crate) fn new(stream: Arc<Stream>, opening: Opening, usage: Use) -> Self {
         Self {
             waker: Arc::clone(&stream).into(),
             stream,
             opening,
             tx: None,
             rx: None,
-            held,
-            place: None,
             usage,
+            place: None,
             sent: 0,
             finished: false,
             in_turn: false,
@@ -106,7 +103,7 @@ impl Wire {
             Poll::Ready(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 self.opening = Opening::Done;
-                self.begin_rx(body);
+                self.rx = Some(body);
                 Seen::Response(Box::new(parts))
             }
             Poll::Ready(Err(error)) => {
@@ -126,31 +123,17 @@ impl Wire {
         let mut cx = Context::from_waker(&self.waker);
         match rx.poll_data(&mut cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(bytes))) => {
-                self.held.receive(bytes.len());
-                Poll::Ready(Ok(Some(bytes)))
-            }
+            Poll::Ready(Some(Ok(bytes))) => Poll::Ready(Ok(Some(bytes))),
             Poll::Ready(Some(Err(error))) => {
-                self.end_rx();
+                self.rx = None;
                 Poll::Ready(Err(reset_of(&error)))
             }
             // Behind it there may be trailers, which CONNECT does not have (RFC 9113 §8.5): they mean nothing here.
             Poll::Ready(None) => {
-                self.end_rx();
+                self.rx = None;
                 Poll::Ready(Ok(None))
             }
         }
-    }
-
-    /// What the peer sends.
-    pub(crate) fn begin_rx(&mut self, body: RecvStream) {
-        self.rx = Some(body);
-    }
-
-    /// Nothing more is taken. What comes still is discarded, and its credit returned.
-    pub(crate) fn end_rx(&mut self) {
-        self.rx = None;
-        self.held.forget();
     }
 
     /// Looks for a reset where no bytes can come any more.
@@ -175,7 +158,6 @@ impl Wire {
         {
             // It fails only for bytes that were not received.
             let _ = rx.flow_control().release_capacity(bytes);
-            self.held.give_back(bytes);
         }
     }
 
