@@ -6,6 +6,7 @@
 
 mod acceptor;
 mod dialer;
+mod farewell;
 mod io;
 mod preface;
 mod proxy;
@@ -18,6 +19,7 @@ pub mod upgrade;
 pub use self::{
     acceptor::TcpAcceptor,
     dialer::TcpDialer,
+    farewell::farewell,
     io::{BoxIo, Io},
     preface::expect_http2,
     proxy::{InvalidProxy, InvalidVariable, Proxies, Proxy},

@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use tunnel_core::{Connection, ConnectionError, DialError, HandshakeError, HostPort, Peer};
-use tunnel_tcp::{BoxIo, expect_http2};
+use tunnel_core::{Connection, ConnectionError, DialError, HandshakeError, HostPort, Peer, Rejection};
+use tunnel_tcp::{BoxIo, expect_http2, farewell};
 
 use super::{CAPABILITIES, ForwardConfig, protocol::Forward};
 use crate::{
     config::Tuning,
-    http2::{Driver, Frames, GoAway, H2Connection, Hub, Knobs, Pipe, Session, Sight},
+    http2::{Driver, Frames, GoAway, H2Connection, Hub, Knobs, Pipe, Session, Sight, close_code, close_reason},
 };
 
 /// Serves the streams of a peer that has connected.
@@ -44,6 +44,19 @@ pub(super) async fn serve(
         }
     })?;
     Ok(start(Forward::serving(config), session, sight, peer, &config.tuning))
+}
+
+/// Tells a peer that is not let in why, and closes the pipe when it has read that, after a second at most.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the pipe.
+pub(super) async fn turn_away(io: BoxIo, rejection: &Rejection) {
+    let goaway = GoAway {
+        reason: close_reason(rejection.code),
+        words: rejection.text.clone(),
+    };
+    farewell(io, &goaway.at_once()).await;
 }
 
 /// Opens streams at a proxy, whose SETTINGS it waits for.
@@ -123,14 +136,12 @@ impl From<h2::Error> for NotOpened {
 impl NotOpened {
     /// It with `remote`.
     pub(super) fn into_dial_error(self, remote: String, is_tls: bool) -> DialError {
-        let lost = |remote, error| DialError::Lost {
-            remote,
-            source: ConnectionError::transport(error),
-        };
+        let lost = |remote, source| DialError::Lost { remote, source };
         match self {
             Self::Ended => {
                 let words = "it was closed before HTTP/2 began; does the other end let this side in?";
-                lost(remote, io::Error::new(io::ErrorKind::UnexpectedEof, words))
+                let ended = io::Error::new(io::ErrorKind::UnexpectedEof, words);
+                lost(remote, ConnectionError::transport(ended))
             }
             Self::Tls(explanation) => DialError::Tls {
                 remote,
@@ -139,12 +150,11 @@ impl NotOpened {
             },
             Self::GoAway(GoAway { reason, words }) => {
                 let words = if words.is_empty() {
-                    String::new()
+                    reason.description().into()
                 } else {
-                    format!(": {words}")
+                    words
                 };
-                let detail = format!("it ended HTTP/2 before it began ({reason:?}{words})");
-                DialError::Protocol { remote, detail }
+                lost(remote, ConnectionError::remote(close_code(Some(reason)), words))
             }
             Self::Http2(error) if ends_early(&error) => Self::Ended.into_dial_error(remote, is_tls),
             Self::Http2(error) => {
@@ -157,10 +167,7 @@ impl NotOpened {
                     let detail = format!("its answer is not HTTP/2 ({error}): {hint}");
                     return DialError::Protocol { remote, detail };
                 }
-                DialError::Lost {
-                    remote,
-                    source: ConnectionError::transport(error),
-                }
+                lost(remote, ConnectionError::transport(error))
             }
         }
     }

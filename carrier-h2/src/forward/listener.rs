@@ -12,7 +12,8 @@ use super::{ForwardConfig, connection};
 /// [`ForwardCarrier`](super::ForwardCarrier).
 ///
 /// A connection is accepted by its identity alone: what [`Admission`] gets to see is an [`Arrival`] without a claim, and
-/// of an [`Admitted`] only the identity counts. The peer is [`PeerRole::Foreign`](tunnel_core::PeerRole::Foreign).
+/// of an [`Admitted`] only the identity counts. The peer is [`PeerRole::Foreign`](tunnel_core::PeerRole::Foreign). One
+/// that is rejected gets a GOAWAY at once, whose debug data are the words of the rejection.
 ///
 /// Every plain CONNECT is a stream; its head has the target, the trace context of `traceparent` and `tracestate`, the
 /// client of `Forwarded` or `X-Forwarded-For` (port 0 if there is none) if
@@ -87,13 +88,19 @@ impl Incoming for ForwardIncoming {
         self.accepted.remote_addr
     }
 
-    /// The caller bounds the time. Who is rejected sees the connection end before HTTP/2 begins.
+    /// The caller bounds the time. Who is rejected is told so by a GOAWAY.
     async fn handshake(self: Box<Self>, admission: &dyn Admission) -> Result<Arc<dyn Connection>, HandshakeError> {
         let Accepted { io, remote_addr } = self.accepted;
         let shared = self.shared;
         let (io, identity) = shared.security.secure(io).await?;
         let arrival = Arrival::foreign(shared.config.dialect.name(), remote_addr, identity);
-        let Admitted { identity, .. } = admission.admit(&arrival).await.map_err(HandshakeError::Rejected)?;
+        let identity = match admission.admit(&arrival).await {
+            Ok(Admitted { identity, .. }) => identity,
+            Err(rejection) => {
+                connection::turn_away(io, &rejection).await;
+                return Err(HandshakeError::Rejected(rejection));
+            }
+        };
         let peer = arrival.into_peer(identity);
         connection::serve(io, peer, &shared.config).await
     }

@@ -59,6 +59,7 @@ pub(crate) fn close_code(reason: Option<Reason>) -> CloseCode {
         Some(Reason::ENHANCE_YOUR_CALM) => CloseCode::FLOOD,
         Some(Reason::NO_ERROR) => CloseCode::DONE,
         Some(Reason::INTERNAL_ERROR) => CloseCode::INTERNAL,
+        Some(Reason::INADEQUATE_SECURITY) => CloseCode::FORBIDDEN,
         _ => CloseCode::PROTOCOL,
     }
 }

@@ -22,19 +22,39 @@ const FIXED: usize = 8;
 /// How much of the words in a GOAWAY is kept.
 const WORDS: usize = 256;
 
-/// What was heard.
+/// What was heard of the peer.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     settings: AtomicBool,
     goaway: Mutex<Option<GoAway>>,
 }
 
-/// The peer's last GOAWAY.
+/// A GOAWAY (RFC 9113 §6.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GoAway {
     pub(crate) reason: Reason,
     /// Its debug data, if that is text.
     pub(crate) words: Text,
+}
+
+impl GoAway {
+    /// The bytes of a connection that ends as it begins: SETTINGS, which have to come first (RFC 9113 §3.4), and this,
+    /// of no stream.
+    #[cfg(feature = "forward")]
+    pub(crate) fn at_once(&self) -> Vec<u8> {
+        let header = |kind, length: usize| {
+            // A text is short.
+            let [.., middle, low] = length.to_be_bytes();
+            [0, middle, low, kind, 0, 0, 0, 0, 0]
+        };
+        let code = u32::from(self.reason).to_be_bytes();
+        let mut bytes = Vec::from(header(SETTINGS, 0));
+        bytes.extend(header(GOAWAY, FIXED + self.words.as_str().len()));
+        bytes.extend([0; 4]);
+        bytes.extend(code);
+        bytes.extend(self.words.as_str().as_bytes());
+        bytes
+    }
 }
 
 impl Heard {
@@ -43,6 +63,7 @@ impl Heard {
         self.settings.load(Ordering::Relaxed)
     }
 
+    /// The peer's last GOAWAY.
     pub(crate) fn goaway(&self) -> Option<GoAway> {
         self.goaway.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

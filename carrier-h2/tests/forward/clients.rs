@@ -304,11 +304,11 @@ async fn hbone_knows_both_ends_by_their_spiffe_ids() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_not_let_in_sees_the_connection_end() {
+async fn who_is_not_let_in_is_told_why() {
     let mut world = World::plain(named());
     let io = tunnel_tcp::Dial::dial(&world.net, &world.address).await.unwrap().io;
-    let verdict = Verdict::reject(Rejection::new(CloseCode::FORBIDDEN, "no"));
-    let (client, refused) = tokio::join!(
+    let verdict = Verdict::reject(Rejection::new(CloseCode::FORBIDDEN, "not you"));
+    let (ended, refused) = tokio::join!(
         async {
             let client = Client::begin(io).await;
             timeout(PROMPT, client.ended).await.unwrap().unwrap()
@@ -316,5 +316,15 @@ async fn who_is_not_let_in_sees_the_connection_end() {
         tunnel_testkit::ends::handshake(&mut world.listener, &verdict),
     );
     assert!(refused.is_err());
-    drop(client);
+    let error = ended.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::INADEQUATE_SECURITY), "{error}");
+
+    let (opener, _) = world.attempt(&verdict).await;
+    let error = opener.unwrap_err();
+    assert!(!error.is_retryable(), "{error}");
+    assert!(
+        whole(&error).ends_with("the peer closed the connection: forbidden (0x7), not you"),
+        "{}",
+        whole(&error)
+    );
 }

@@ -313,8 +313,11 @@ async fn what_is_no_http2_is_no_connection() {
     goaway.extend(frame(7, 0, 0, b"\0\0\0\0\0\0\0\x0bcome back later"));
     let error = dial_error(&goaway).await;
     let words = whole(&error);
-    assert!(matches!(error, DialError::Protocol { .. }), "{words}");
-    assert!(words.ends_with("(ENHANCE_YOUR_CALM: come back later)"), "{words}");
+    assert!(
+        matches!(error, DialError::Lost { .. }) && error.is_retryable(),
+        "{words}"
+    );
+    assert!(words.ends_with("come back later"), "{words}");
 
     let error = dial_error(b"").await;
     assert!(

@@ -1,11 +1,7 @@
 //! The server's side.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
 use tokio_rustls::TlsAcceptor;
 use tunnel_core::{ConnectionError, HandshakeError, Identity};
 use tunnel_tls::{ServerTls, peer_identity};
@@ -15,14 +11,7 @@ use super::{
     refuse::{self, Mistake},
     words,
 };
-use crate::{BoxIo, read_ahead::ReadAhead};
-
-/// How long an agent that was refused may take to read why. A socket that is closed with bytes unread is reset, and a
-/// reset can overtake the alert.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
-
-/// How much of what such an agent still sends is read.
-const LINGER_BYTES: u64 = 64 * 1024;
+use crate::{BoxIo, farewell, read_ahead::ReadAhead};
 
 /// Whether and how a server protects what it sends.
 #[derive(Clone, Debug)]
@@ -90,7 +79,8 @@ impl ServerSide {
             Ok(stream) => stream,
             Err((error, io)) => {
                 let explanation = tunnel_tls::explain(&error);
-                linger(io).await;
+                // rustls has written the alert.
+                farewell(io, &[]).await;
                 return Err(failed(explanation, error));
             }
         };
@@ -110,24 +100,10 @@ impl std::fmt::Debug for ServerSide {
 }
 
 /// Tells an agent that it speaks the wrong protocol.
-async fn mistaken(mut io: ReadAhead, mistake: Mistake) -> HandshakeError {
-    // If it cannot be sent, the agent is gone.
-    if io.write_all(mistake.response().as_bytes()).await.is_ok() {
-        linger(io).await;
-    }
+async fn mistaken(io: ReadAhead, mistake: Mistake) -> HandshakeError {
+    farewell(io, mistake.response().as_bytes()).await;
     let explanation = mistake.to_string();
     failed(explanation, io::Error::new(io::ErrorKind::InvalidData, mistake))
-}
-
-/// Closes a pipe such that the peer can read to its end.
-async fn linger(mut io: ReadAhead) {
-    let discard = async {
-        io.flush().await?;
-        io.shutdown().await?;
-        tokio::io::copy(&mut io.take(LINGER_BYTES), &mut tokio::io::sink()).await
-    };
-    // Whatever ends it, the pipe is closed now.
-    let _ = timeout(LINGER, discard).await;
 }
 
 fn lost(error: io::Error) -> HandshakeError {

@@ -8,8 +8,9 @@ use tokio::{
 use tunnel_core::{DialError, HandshakeError, Host, Identity};
 use tunnel_tls::{CertName, ClientAuth, ClientTls, DevCa, Issued, Pem, Purpose, ServerTls, Trust};
 
-use super::{server::LINGER, *};
+use super::*;
 use crate::BoxIo;
+use crate::farewell::LINGER;
 
 const HTTP1: &[u8] = b"http/1.1";
 const H2: &[u8] = b"h2";
