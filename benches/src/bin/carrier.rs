@@ -17,11 +17,13 @@ use benches::{
     credentials::Credentials,
 };
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime;
 
 /// Measures the carriers beside each other and beside the bare protocols that they are made of
 ///
-/// Every measurement takes place in two new processes, on loopback with TLS. Kinds take turns within each repetition, so that all
-/// meet the same noise; compare rows of one table only.
+/// Every measurement takes place in two new processes, on loopback with TLS: an agent with one thread and a server with one for each
+/// core, as the programs have by default. Kinds take turns within each repetition, so that all meet the same noise; compare rows of
+/// one table only.
 #[derive(Debug, Parser)]
 #[command(name = "carrier")]
 struct Arguments {
@@ -85,11 +87,18 @@ enum Part {
     },
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     // Thousands of connections; whoever cannot have that many descriptors is told by the failure.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let Arguments { part, compare } = Arguments::parse();
+    let arguments = Arguments::parse();
+    let mut runtime = match arguments.part {
+        Some(Part::Server { .. }) => runtime::Builder::new_multi_thread(),
+        _ => runtime::Builder::new_current_thread(),
+    };
+    runtime.enable_all().build()?.block_on(play(arguments))
+}
+
+async fn play(Arguments { part, compare }: Arguments) -> anyhow::Result<()> {
     match part {
         Some(Part::Server { kind, credentials }) => server::run(kind, &credentials).await,
         Some(Part::Agent {

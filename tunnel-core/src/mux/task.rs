@@ -25,9 +25,11 @@ use super::{
 };
 use crate::{carrier::Peer, time::LONGEST};
 
-/// The most messages of each direction that are moved before other tasks have their turn: with the largest ones two
-/// megabytes, which takes about a millisecond with encryption.
+/// The most messages of each direction that are moved before other tasks have their turn.
 const TURN: usize = 32;
+/// After so many bytes a turn is over as well, which takes a fraction of a millisecond with encryption: readers that
+/// take turns with this task keep up with it, and what is urgent does not wait for the whole of a window.
+const TURN_BYTES: usize = 64 * 1024;
 /// How long the end of a connection may take: a close that the link does not take would keep the task for ever.
 const LINGER: Duration = Duration::from_secs(1);
 /// How often a connection that reclaims memory says so at most.
@@ -94,10 +96,15 @@ impl Task {
 
     /// Gives the machine what the link has.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<Progress, LinkError> {
+        let mut bytes = 0;
         for _ in 0..TURN {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             match self.poll_recv(cx) {
                 Poll::Ready(message) => {
                     let message = message?;
+                    bytes += message.len();
                     self.shared.visit(|state| state.mux.handle_message(now(), message));
                 }
                 Poll::Pending => return Ok(Progress::Done),
@@ -120,7 +127,11 @@ impl Task {
     /// Gives the link what the machine has, and sees that it is put on the wire.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<Progress, LinkError> {
         let mut progress = Progress::Bounded;
+        let mut bytes = 0;
         for _ in 0..TURN {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             match self.link.poll_ready(cx) {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => {
@@ -132,6 +143,7 @@ impl Task {
                 progress = Progress::Done;
                 break;
             };
+            bytes += message.len();
             self.link.send(message)?;
             self.is_unflushed = true;
         }

@@ -7,6 +7,10 @@ use super::{Windows, budget::Pressure};
 /// A stream whose reader took longer for a window has idled or stalled.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// The shortest time over which a rate says something: tasks take turns, and within one of theirs bytes are taken as
+/// fast as memory gives them.
+const SPAN: Duration = Duration::from_millis(10);
+
 /// The window of one stream, fitted to how fast its reader empties it.
 ///
 /// A window of `w` bytes lets through `w` in each round trip. While the reader empties more than half of it within
@@ -43,7 +47,7 @@ impl Window {
         self.base = returned;
     }
 
-    /// Fits the size, when half a window was taken since it was last fitted.
+    /// Fits the size, when a part of it was taken since this was last called.
     pub fn fit(
         &mut self,
         now: Instant,
@@ -60,6 +64,8 @@ impl Window {
             windows.start
         } else if elapsed > round_trip.map_or(IDLE, |round_trip| IDLE.max(8 * round_trip)) {
             (self.size / 2).max(windows.start)
+        } else if elapsed < SPAN {
+            return;
         } else if round_trip.is_some_and(|round_trip| carries_half(drained, elapsed, round_trip, self.size)) {
             (self.size * 2).min(windows.ceiling)
         } else {
@@ -137,10 +143,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_in_a_burst_is_no_rate() {
+        let mut now = Instant::now();
+        let mut window = Window::new(WINDOWS.start, now);
+        let mut returned = 0;
+        // 64 MB/s, of which a round trip of a millisecond carries a quarter of the window.
+        for _ in 0..100 {
+            now += Duration::from_millis(2);
+            for _ in 0..4 {
+                returned += 32_000;
+                now += Duration::from_micros(1);
+                let round_trip = Some(Duration::from_millis(1));
+                window.fit(now, returned, round_trip, Pressure::Ample, &WINDOWS);
+            }
+        }
+        assert_eq!(window.size(), WINDOWS.start);
+    }
+
+    #[test]
     fn it_does_not_grow_before_a_round_trip_was_measured() {
         let now = Instant::now();
         let mut window = Window::new(WINDOWS.start, now);
-        window.fit(now + Duration::from_micros(1), 1 << 17, None, Pressure::Ample, &WINDOWS);
+        window.fit(now + SPAN, 1 << 17, None, Pressure::Ample, &WINDOWS);
         assert_eq!(window.size(), WINDOWS.start);
     }
 }
