@@ -42,16 +42,18 @@ pub(crate) async fn agent(world: &mut World) -> (BoxIo, Arc<dyn Connection>) {
 }
 
 /// A server that welcomes a real agent by hand and goes on with `serve`. Gives what came of that, and of the dial.
-async fn welcome<T>(
+pub(crate) async fn welcome<F: Future>(
     config: carrier_h2::H2Config,
-    serve: impl AsyncFnOnce(BoxIo) -> T,
-) -> (T, Result<Arc<dyn Connection>, DialError>) {
+    serve: impl FnOnce(BoxIo) -> F,
+) -> (F::Output, Result<Arc<dyn Connection>, DialError>) {
     let net = Net::new(Profile::near());
     let mut accept = net.listen();
     let address = accept.address();
-    let carrier = carrier_h2::H2Carrier::new(address, ClientSecurity::Plain, Arc::new(net), config);
     let mut fields = HeaderMap::new();
-    welcome_field(&Welcome::new("server-1".parse().expect("an id")), &mut fields);
+    let mut welcome = Welcome::new("server-1".parse().expect("an id"));
+    // As many as the agent takes.
+    welcome.limits = config.limits();
+    welcome_field(&welcome, &mut fields);
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {PROTOCOL}\r\n{}\r\n",
         lines(&fields)
@@ -62,6 +64,7 @@ async fn welcome<T>(
         io.write_all(answer.as_bytes()).await.expect("sent");
         serve(io).await
     };
+    let carrier = carrier_h2::H2Carrier::new(address, ClientSecurity::Plain, Arc::new(net), config);
     let claim = claim();
     let agent = carrier.dial(&claim, Instant::now() + Duration::from_secs(10));
     tokio::join!(server, agent)
@@ -69,7 +72,7 @@ async fn welcome<T>(
 
 /// A real agent, and the pipe of a server that has welcomed it and gone on with `bytes`.
 pub(crate) async fn server(bytes: &[u8]) -> (BoxIo, Result<Arc<dyn Connection>, DialError>) {
-    welcome(carrier_h2::H2Config::default(), async |mut io| {
+    welcome(carrier_h2::H2Config::default(), |mut io| async move {
         io.write_all(bytes).await.expect("sent");
         io.flush().await.expect("sent");
         io
@@ -124,7 +127,7 @@ pub(crate) struct RawServer {
 
 /// A real agent, and HTTP/2 as its server.
 pub(crate) async fn begin_server(config: carrier_h2::H2Config) -> (RawServer, Arc<dyn Connection>) {
-    let (server, agent) = welcome(config, async |io| {
+    let (server, agent) = welcome(config, |io| async move {
         let mut http2 = client::Builder::new();
         http2.max_concurrent_reset_streams(100_000);
         let (mut requests, connection) = http2.handshake(io).await.expect("HTTP/2");
@@ -159,7 +162,7 @@ pub(crate) fn open(head: &StreamHead) -> Request<()> {
 
 /// A real agent, and a server that leaves behind its welcome.
 pub(crate) async fn server_that_leaves() -> ((), Result<Arc<dyn Connection>, DialError>) {
-    welcome(carrier_h2::H2Config::default(), async |mut io| {
+    welcome(carrier_h2::H2Config::default(), |mut io| async move {
         // What was written arrives first.
         let _ = io.shutdown().await;
     })

@@ -15,8 +15,8 @@ pub(crate) const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const PRIORITISED: u8 = 0x20;
+pub(crate) const PADDED: u8 = 0x8;
+pub(crate) const PRIORITISED: u8 = 0x20;
 
 /// What is sent behind a beginning that opens stream 1 and answers it.
 pub(crate) struct Case {
@@ -67,15 +67,20 @@ fn setting(id: u16, value: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
 }
 
-/// The preface, and the request for the control stream.
-pub(crate) fn begin_as_client() -> Vec<u8> {
+/// The request for the control stream.
+pub(crate) fn control_request() -> Vec<u8> {
     let control = [
         (":method", "POST"),
         (":scheme", "http"),
         (":authority", "tunnel"),
         (":path", "/control"),
     ];
-    [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), headers(1, 0, &control)].concat()
+    headers(1, 0, &control)
+}
+
+/// The preface, and the request for the control stream.
+pub(crate) fn begin_as_client() -> Vec<u8> {
+    [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), control_request()].concat()
 }
 
 /// The settings, and the response to the control stream.

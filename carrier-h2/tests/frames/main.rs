@@ -1,5 +1,5 @@
 //! Frames that break HTTP/2 (RFC 9113), sent to both ends of a connection and to bare ends of the `h2` crate: what is
-//! built on it may be stricter, and never laxer.
+//! built on it may be stricter, and never laxer. The cases are our own, and those of h2spec.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, too
 
 #[path = "../common/mod.rs"]
@@ -7,6 +7,8 @@ mod common;
 
 mod bare;
 mod cases;
+#[cfg(feature = "forward")]
+mod h2spec;
 mod outcome;
 
 use carrier_h2::H2Config;

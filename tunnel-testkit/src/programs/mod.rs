@@ -18,14 +18,14 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 pub use certificate::Certificate;
@@ -34,6 +34,8 @@ pub use guide::documented;
 
 /// How long a program may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a program may take that ends by itself.
+const RUN: Duration = Duration::from_secs(120);
 /// How often another port is tried: another process can take one before the program does.
 const ATTEMPTS: usize = 3;
 /// Where servers are that are not on the path of ordinary users.
@@ -128,6 +130,23 @@ impl Drop for Program {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Runs a program to its end, however that is, without input.
+///
+/// # Panics
+///
+/// If it takes longer than two minutes.
+pub async fn run(name: &str, args: &[&str]) -> Option<Output> {
+    let mut command = tokio::process::Command::new(find(name));
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    match timeout(RUN, command.output()).await.expect("it ends by itself") {
+        Ok(output) => Some(output),
+        Err(error) => {
+            say(&format!("skipped: {name}: {error}"));
+            None
+        }
     }
 }
 
