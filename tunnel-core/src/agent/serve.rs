@@ -14,7 +14,7 @@ use super::{
     streams::{Pending, refuse},
 };
 use crate::{
-    carrier::{Connection, Inbound},
+    carrier::{Connection, Inbound, PeerRole},
     error::ConnectionError,
     keep::Chain,
 };
@@ -33,9 +33,11 @@ pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, serv
 
     drop(served);
     counted.end(&cause);
-    if cause.code() == Some(CloseCode::DRAINED) {
+    // A listener tells of the end of each, and who connects to one may leave at any time.
+    let is_dialled = !matches!(connection.peer().role, PeerRole::Foreign);
+    if is_dialled && cause.code() == Some(CloseCode::DRAINED) {
         info!(carrier, "a drained connection has ended: {}", Chain(&cause));
-    } else if draining {
+    } else if is_dialled && draining {
         warn!(carrier, "a draining connection was cut: {}", Chain(&cause));
     }
     // Relays see for themselves that the connection has ended, and pass that on.
