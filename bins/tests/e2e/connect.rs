@@ -11,20 +11,20 @@ use tunnel_testkit::programs::{self, documented};
 
 use crate::support::{Pair, Pki, Process, Server, ask, ask_with, get, soon, target};
 
-const GUIDE: &str = include_str!("../../../docs/http2.md");
+pub(crate) const GUIDE: &str = include_str!("../../../docs/http2.md");
 
 /// Who the two programs are in a mesh.
 const GATEWAY: &str = "spiffe://example.org/ns/edge/sa/gateway";
 const SITE: &str = "spiffe://example.org/ns/site/sa/agent";
 
 /// An agent that listens, and where.
-struct Listening {
-    process: Process,
-    addr: SocketAddr,
+pub(crate) struct Listening {
+    pub(crate) process: Process,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Listening {
-    async fn start(scheme: &str, args: Vec<OsString>) -> Self {
+    pub(crate) async fn start(scheme: &str, args: Vec<OsString>) -> Self {
         Self::on("127.0.0.1:0".parse().unwrap(), scheme, args).await
     }
 
@@ -56,7 +56,7 @@ impl Listening {
     }
 }
 
-fn files<const N: usize>(flags: [(&str, std::path::PathBuf); N]) -> Vec<OsString> {
+pub(crate) fn files<const N: usize>(flags: [(&str, std::path::PathBuf); N]) -> Vec<OsString> {
     let words = flags.into_iter().flat_map(|(flag, file)| [flag.into(), file.into()]);
     words.collect()
 }
@@ -160,7 +160,7 @@ async fn resets(
 }
 
 /// A port that nobody has.
-fn closed_port() -> SocketAddr {
+pub(crate) fn closed_port() -> SocketAddr {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     closed.local_addr().unwrap()
 }

@@ -15,6 +15,7 @@ mod carriers;
 mod clients;
 mod configuration;
 mod connect;
+mod curl;
 mod dev;
 mod garbage;
 mod identity;

@@ -2,6 +2,7 @@
 
 mod client;
 mod curl;
+mod libcurl;
 mod pki;
 mod process;
 pub(crate) mod target;
@@ -11,6 +12,7 @@ use std::{future::Future, time::Duration};
 
 pub(crate) use client::{Answer, ask, ask_with, end, fetch, get, read_to_end};
 pub(crate) use curl::Curl;
+pub(crate) use libcurl::Libcurl;
 pub(crate) use pki::{AGENT, Pair, Pki};
 pub(crate) use process::Process;
 pub(crate) use tunnel::{Server, TOKEN, Tunnel, agent_args, agent_args_to};
