@@ -47,10 +47,8 @@ pub struct ForwardConfig {
 /// Collects and checks the parts of a [`ForwardConfig`].
 #[derive(Clone, Debug)]
 pub struct ForwardConfigBuilder {
-    tuning: Tuning,
-    dialect: Dialect,
-    name: String,
-    tells_client: bool,
+    config: ForwardConfig,
+    /// As they were given.
     fields: Vec<(String, String)>,
 }
 
@@ -71,10 +69,7 @@ impl ForwardConfig {
     #[must_use]
     pub fn builder() -> ForwardConfigBuilder {
         ForwardConfigBuilder {
-            tuning: Tuning::default(),
-            dialect: Dialect::default(),
-            name: NAME.to_owned(),
-            tells_client: true,
+            config: ForwardConfig::default(),
             fields: Vec::new(),
         }
     }
@@ -102,7 +97,7 @@ impl ForwardConfigBuilder {
     /// Which protocol is spoken. Default [`Dialect::Connect`].
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.dialect = dialect;
+        self.config.dialect = dialect;
         self
     }
 
@@ -110,7 +105,7 @@ impl ForwardConfigBuilder {
     /// the listener's SETTINGS_MAX_CONCURRENT_STREAMS; a carrier keeps to that of the proxy, whatever this one is.
     #[must_use]
     pub fn mux(mut self, mux: MuxConfig) -> Self {
-        self.tuning.mux = mux;
+        self.config.tuning.mux = mux;
         self
     }
 
@@ -118,14 +113,14 @@ impl ForwardConfigBuilder {
     /// [`H2ConfigBuilder::connection_window`](crate::H2ConfigBuilder::connection_window) says. Default 2 GiB − 1.
     #[must_use]
     pub fn connection_window(mut self, bytes: u32) -> Self {
-        self.tuning.connection_window = bytes;
+        self.config.tuning.connection_window = bytes;
         self
     }
 
     /// What a listener calls itself in `Proxy-Status` (RFC 9209), such as the agent's id. Default `tunnel`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.config.name = name.into();
         self
     }
 
@@ -136,7 +131,7 @@ impl ForwardConfigBuilder {
     /// it, a stream has no [`client`](tunnel_core::StreamHead::client).
     #[must_use]
     pub fn tells_client(mut self, tells: bool) -> Self {
-        self.tells_client = tells;
+        self.config.tells_client = tells;
         self
     }
 
@@ -157,24 +152,19 @@ impl ForwardConfigBuilder {
 
     /// Checks that the settings can work together.
     pub fn build(self) -> Result<ForwardConfig, InvalidConfig> {
-        self.tuning.check()?;
-        if self.name.is_empty() {
+        let Self { mut config, fields } = self;
+        config.tuning.check()?;
+        if config.name.is_empty() {
             return Err(InvalidConfig {
                 setting: "name",
                 problem: "must not be empty",
             });
         }
-        let mut fields = Vec::new();
-        for (name, value) in &self.fields {
-            fields.push(field(name, value)?);
-        }
-        Ok(ForwardConfig {
-            tuning: self.tuning,
-            dialect: self.dialect,
-            name: self.name,
-            tells_client: self.tells_client,
-            fields,
-        })
+        config.fields = fields
+            .iter()
+            .map(|(name, value)| field(name, value))
+            .collect::<Result<_, _>>()?;
+        Ok(config)
     }
 }
 
