@@ -62,8 +62,7 @@ impl QuicCarrier {
             .map_err(|error| DialError::Unusable(error.to_string()))?;
         let crypto = QuicClientConfig::try_from(tls.quic_config(&[ALPN]))
             .map_err(|_| unusable("the TLS configuration lacks the cipher suite of QUIC's first packets"))?;
-        let mut client = ClientConfig::new(Arc::new(crypto));
-        client.transport_config(config.transport());
+        let client = ClientConfig::new(Arc::new(crypto));
         Ok(Self {
             server,
             server_name: server_name.to_str().into_owned(),
@@ -185,7 +184,9 @@ impl QuicCarrier {
                 }
             };
             let watch = quic.reports.watch(addr);
-            match quic.quic.connect_with(self.client.clone(), addr, &self.server_name) {
+            let mut client = self.client.clone();
+            client.transport_config(self.config.transport(quic.way(addr)));
+            match quic.quic.connect_with(client, addr, &self.server_name) {
                 Ok(connecting) => return Ok((connecting, watch)),
                 Err(ConnectError::EndpointStopping) => *endpoint = None,
                 Err(error) => return Err(unreachable(remote, error)),
@@ -262,5 +263,37 @@ impl Carrier for QuicCarrier {
             Ok(dialled) => dialled,
             Err(_) => Err(self.timed_out()),
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tunnel_core::Listener as _;
+    use tunnel_testkit::{ends::Verdict, pki::Pki};
+
+    use super::*;
+    use crate::QuicListener;
+
+    #[tokio::test]
+    async fn packets_become_as_large_as_the_way_and_both_ends_take_them() {
+        let pki = Pki::new();
+        let mut listener =
+            QuicListener::bind((Ipv4Addr::LOCALHOST, 0).into(), &pki.server(), QuicConfig::default()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let carrier =
+            QuicCarrier::new(addr.to_string().parse().unwrap(), &pki.client(), QuicConfig::default()).unwrap();
+        let server = tokio::spawn(async move {
+            let incoming = listener.accept().await.unwrap();
+            incoming.handshake(&Verdict::default()).await
+        });
+        let (connecting, _watch) = carrier.connect(addr, "the server").unwrap();
+        let quic = connecting.await.unwrap();
+        // Discovery takes a few round trips; the test's runner has a time limit.
+        while quic.stats().path.current_mtu < 6000 {
+            tokio::task::yield_now().await;
+        }
+        server.abort();
     }
 }

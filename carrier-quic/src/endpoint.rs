@@ -1,6 +1,10 @@
 //! The socket that an agent dials from.
 
-use std::{io, net::UdpSocket, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime};
 
@@ -15,31 +19,45 @@ use crate::{config::QuicConfig, reports::PortReports, socket};
 pub struct ClientEndpoint {
     pub(crate) quic: Endpoint,
     pub(crate) reports: PortReports,
+    /// Whether packets take the ways of this system.
+    routed: bool,
 }
 
 impl ClientEndpoint {
     /// Binds a socket to any port, for IPv4 and IPv6 where the system has both.
     pub fn bind(config: &QuicConfig) -> io::Result<Self> {
-        Self::with_socket(socket::bind_any(config.socket_buffer)?)
+        Self::with_socket(socket::bind_any(config.socket_buffer)?, config)
     }
 
     /// Takes a socket that is bound.
-    pub fn with_socket(socket: UdpSocket) -> io::Result<Self> {
+    pub fn with_socket(socket: UdpSocket, config: &QuicConfig) -> io::Result<Self> {
         let reports = PortReports::new();
         let socket = socket::wrap(socket, &reports)?;
-        Self::new(EndpointConfig::default(), socket, reports)
+        let mut endpoint = EndpointConfig::default();
+        config.takes(&mut endpoint);
+        Self::new(endpoint, socket, reports, true)
     }
 
     /// Takes anything that behaves like a UDP socket, for example a simulated one.
     pub fn with_abstract_socket(config: EndpointConfig, socket: Arc<dyn AsyncUdpSocket>) -> io::Result<Self> {
         let reports = PortReports::new();
         let socket = reports.wrap(socket);
-        Self::new(config, socket, reports)
+        Self::new(config, socket, reports, false)
     }
 
-    fn new(config: EndpointConfig, socket: Arc<dyn AsyncUdpSocket>, reports: PortReports) -> io::Result<Self> {
+    fn new(
+        config: EndpointConfig,
+        socket: Arc<dyn AsyncUdpSocket>,
+        reports: PortReports,
+        routed: bool,
+    ) -> io::Result<Self> {
         let quic = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
-        Ok(Self { quic, reports })
+        Ok(Self { quic, reports, routed })
+    }
+
+    /// The largest UDP payload that the way to `remote` may carry, if that is known.
+    pub(crate) fn way(&self, remote: SocketAddr) -> Option<u16> {
+        self.routed.then(|| socket::largest_payload(remote)).flatten()
     }
 
     /// Where an abstract socket reports that nobody has a peer's port any more.

@@ -42,6 +42,8 @@ pub struct QuicListener {
     quic: Endpoint,
     reports: PortReports,
     config: Arc<QuicConfig>,
+    /// What there is to a connection, but for the way to its peer, if packets take the ways of this system.
+    routed: Option<ServerConfig>,
     pending: Arc<AtomicUsize>,
 }
 
@@ -55,7 +57,11 @@ impl QuicListener {
     pub fn with_socket(socket: UdpSocket, tls: &ServerTls, config: QuicConfig) -> io::Result<Self> {
         let reports = PortReports::new();
         let socket = socket::wrap(socket, &reports)?;
-        Self::new(endpoint_config(tls), socket, reports, tls, config)
+        let mut endpoint = endpoint_config(tls);
+        config.takes(&mut endpoint);
+        let mut listener = Self::new(endpoint, socket, reports, tls, config)?;
+        listener.routed = Some(server_config(tls, &listener.config)?);
+        Ok(listener)
     }
 
     /// Takes anything that behaves like a UDP socket, for example a simulated one.
@@ -83,6 +89,7 @@ impl QuicListener {
             quic,
             reports,
             config: Arc::new(config),
+            routed: None,
             pending: Arc::default(),
         })
     }
@@ -123,7 +130,7 @@ fn server_config(tls: &ServerTls, config: &QuicConfig) -> io::Result<ServerConfi
     })?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server
-        .transport_config(config.transport())
+        .transport_config(config.transport(None))
         .migration(config.migration)
         .max_incoming(MAX_INCOMING);
     Ok(server)
@@ -152,6 +159,7 @@ impl Listener for QuicListener {
                 quic: incoming,
                 reports: self.reports.clone(),
                 config: Arc::clone(&self.config),
+                routed: self.routed.clone(),
                 pending: Pending::new(&self.pending),
             }));
         }
@@ -187,6 +195,7 @@ struct QuicIncoming {
     quic: quinn::Incoming,
     reports: PortReports,
     config: Arc<QuicConfig>,
+    routed: Option<ServerConfig>,
     pending: Pending,
 }
 
@@ -201,10 +210,18 @@ impl Incoming for QuicIncoming {
             quic,
             reports,
             config,
+            routed,
             pending: _pending,
         } = *self;
         let remote_addr = quic.remote_address();
-        let quic = quic.accept().map_err(|error| failure(error, &config))?;
+        let accepted = match routed {
+            Some(mut server) => {
+                server.transport_config(config.transport(socket::largest_payload(remote_addr)));
+                quic.accept_with(Arc::new(server))
+            }
+            None => quic.accept(),
+        };
+        let quic = accepted.map_err(|error| failure(error, &config))?;
         // A peer that falls silent before it has a connection ends with QUIC's idle timeout.
         let quic = quic.await.map_err(|error| failure(error, &config))?;
 

@@ -149,8 +149,9 @@ pub struct QuicArgs {
     #[arg(long, env = "TUNNEL_QUIC_INITIAL_MTU", value_name = "BYTES", default_value_t = 1200)]
     pub quic_initial_mtu: u16,
 
-    /// Largest UDP payload that MTU discovery tries; the initial one switches discovery off
-    #[arg(long, env = "TUNNEL_QUIC_MAX_MTU", value_name = "BYTES", default_value_t = 1452)]
+    /// Largest UDP payload that MTU discovery tries and that is taken, at both ends; no more is tried than the first link on the
+    /// way carries (on Ethernet 1452), and the initial one switches discovery off
+    #[arg(long, env = "TUNNEL_QUIC_MAX_MTU", value_name = "BYTES", default_value_t = 6400)]
     pub quic_max_mtu: u16,
 
     /// Send one datagram a system call, for network adapters that announce segmentation offload and fail at it

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod hearing;
+mod mtu;
 
 use std::{
     io,
@@ -12,6 +13,7 @@ use std::{
 use quinn::AsyncUdpSocket;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+pub(crate) use self::mtu::largest_payload;
 use crate::reports::PortReports;
 
 /// Binds a UDP socket and asks for buffers of `buffer` bytes. An IPv6 wildcard address takes IPv4 as well.
