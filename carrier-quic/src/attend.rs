@@ -79,6 +79,7 @@ pub(crate) async fn attend(shared: Arc<Shared>, reports: PortReports) {
         _ = shared.quic.closed() => {}
         () = attending => {}
     }
+    shared.room.close();
 }
 
 /// Finds out whether a peer is gone of which that is reported.

@@ -174,7 +174,7 @@ impl QuicConfig {
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(self.stream_window.into())
             .receive_window(var_int(self.receive_window().0))
-            .send_window(self.send_window)
+            .send_window(u64::MAX)
             .datagram_receive_buffer_size(None)
             .initial_mtu(self.initial_mtu)
             .mtu_discovery_config((max_mtu > MIN_MTU).then(|| {
@@ -242,8 +242,9 @@ impl QuicConfigBuilder {
     }
 
     /// How many bytes one connection may hold that the peer has not acknowledged, over all its streams. Default
-    /// 64 MiB: 32 streams that send faster than the path carries, each with a full stream window. With more of them
-    /// each gets the window when it happens to be free; new streams go first.
+    /// 64 MiB, which is taken only where the path carries as much: streams get room for about two congestion windows,
+    /// but no more than 4 MiB and what 200 MB/s carry in a round trip. They take turns of 64 KiB, however many there are.
+    /// An eighth is for those of which no more than 8 KiB are under way, so that these never wait for the others.
     #[must_use]
     pub fn send_window(mut self, bytes: u64) -> Self {
         self.config.send_window = bytes;

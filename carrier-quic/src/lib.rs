@@ -7,7 +7,7 @@
 //! * head and answer as the preamble of every stream, read beside one another so that a slow one delays nobody
 //!   (`opening`, `inbound`);
 //! * a sender that was dropped resets its stream; quinn would finish it (`stream`);
-//! * new streams go ahead of busy ones (`gate`);
+//! * new streams go ahead of busy ones (`room`);
 //! * a stream limit that is exact, and a connection window that stalled streams cannot exhaust (`limit`, `pressure`);
 //! * drain (`control`);
 //! * ears for the news that nobody has the peer's port any more (`reports`, `attend`, and `socket` on Linux).
@@ -19,7 +19,6 @@ mod control;
 mod dial;
 mod endpoint;
 mod error;
-mod gate;
 mod handshake;
 mod inbound;
 mod limit;
@@ -28,6 +27,7 @@ mod opening;
 mod preamble;
 mod pressure;
 mod reports;
+mod room;
 mod shared;
 mod socket;
 mod stream;

@@ -19,8 +19,8 @@ use crate::{
     attend::{Awaited, Gone},
     config::{QuicConfig, var_int},
     error::{connection_error, quic_close_code},
-    gate::Gate,
     pressure::Readers,
+    room::Room,
 };
 
 /// How often, and how many times at most, is looked whether a close has been sent. It is sent within microseconds,
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The receiving halves, where stalled ones could exhaust the connection's window.
     pub(crate) readers: Option<Readers>,
-    pub(crate) gate: Gate,
+    pub(crate) room: Room,
     /// Whoever holds it is the next to open a stream.
     pub(crate) turn: Mutex<()>,
     /// To finish small writes of calls that may not wait.
@@ -83,12 +83,13 @@ impl Draining {
 impl Shared {
     pub(crate) fn new(quic: quinn::Connection, config: Arc<QuicConfig>) -> Arc<Self> {
         let (_, exhaustible) = config.receive_window();
+        let room = Room::new(config.send_window);
         Arc::new(Self {
             quic,
             config,
             counters: Counters::default(),
             readers: exhaustible.then(Readers::default),
-            gate: Gate::default(),
+            room,
             turn: Mutex::new(()),
             runtime: Handle::current(),
             draining: watch::Sender::new(Draining::default()),

@@ -69,25 +69,24 @@ async fn a_refusal_outside_a_runtime_arrives_even_without_room() {
     let config = QuicConfig::builder().send_window(16 * 1024).build().unwrap();
     let (agent, server) = World::new(config, Link::default()).connect().await;
     let (mut here, mut there) = stream(&server, &agent).await;
+    let (_sparse_here, mut sparse_there) = stream(&server, &agent).await;
     let opening = tokio::spawn({
         let server = Arc::clone(&server);
         async move { server.open(head()).await }
     });
     let inbound = agent.accept().await.unwrap();
-    // Nothing that is queued here is acknowledged yet, so it takes up all room.
-    let waker = Waker::noop();
+    // Nothing that is queued here is acknowledged yet, so it takes up all room, and that of sparse streams, too.
+    let mut cx = Context::from_waker(Waker::noop());
     let mut chunk = Bytes::from_static(&[1; 64 * 1024]);
-    while there
-        .tx
-        .poll_send(&mut Context::from_waker(waker), &mut chunk)
-        .is_ready()
-    {}
+    while there.tx.poll_send(&mut cx, &mut chunk).is_ready() {}
+    let mut chunk = Bytes::from_static(&[1; 2 * 1024]);
+    while !chunk.is_empty() && sparse_there.tx.poll_send(&mut cx, &mut chunk).is_ready() {}
     std::thread::spawn(move || inbound.refuse(Refusal::new(RefusalKind::DnsError, "no such name")))
         .join()
         .unwrap();
     let opened = opening.await.unwrap();
     assert!(matches!(opened, Err(OpenError::Refused(got)) if got.kind == RefusalKind::DnsError));
-    read_some(&mut *here.rx, 16 * 1024).await;
+    read_some(&mut *here.rx, 14 * 1024).await;
 }
 
 #[tokio::test(start_paused = true)]

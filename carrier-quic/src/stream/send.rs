@@ -15,17 +15,12 @@ use tunnel_core::{SendError, SendStream, StreamCode};
 use super::poll_once;
 use crate::{
     error::{quic_stream_code, stream_code},
+    room::Share,
     shared::{Shared, Ticket},
 };
 
-/// The most that one call queues. quinn keeps a chunk until all of it is acknowledged, and what one stream has queued
-/// leaves less of the send window to the others.
-const MAX_CHUNK: usize = 64 * 1024;
-
-/// A stream is new up to here: preambles, handshakes of what is tunnelled, small exchanges go out ahead of streams that
-/// are past it. Less than the smallest stream window, so a new stream never waits for its reader.
-const NEW_BYTES: u64 = 8 * 1024;
-const NEW: i32 = 1;
+/// The priorities of quinn, which sends what is due of the higher first.
+const AHEAD: i32 = 1;
 const BUSY: i32 = 0;
 
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
@@ -38,10 +33,8 @@ pub(crate) struct SendHalf {
     state: State,
     /// Waits for a stop; made when somebody asks.
     stopped: Option<Stopped>,
-    /// Bytes queued so far, the preamble included.
-    queued: u64,
-    /// Whether it waits in the gate as a new stream.
-    in_gate: bool,
+    share: Share,
+    priority: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +50,15 @@ enum State {
 impl SendHalf {
     pub(super) fn new(shared: Arc<Shared>, ticket: Arc<Ticket>, quic: quinn::SendStream) -> Self {
         // It fails for streams that are over, which the first write tells.
-        let _ = quic.set_priority(NEW);
+        let _ = quic.set_priority(AHEAD);
         Self {
             quic,
             shared,
             ticket: Some(ticket),
             state: State::Open,
             stopped: None,
-            queued: 0,
-            in_gate: false,
+            share: Share::default(),
+            priority: AHEAD,
         }
     }
 
@@ -80,16 +73,19 @@ impl SendHalf {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if self.queued >= NEW_BYTES {
-            ready!(self.shared.gate.poll_pass(cx, self.id()));
-        }
-        let mut chunk = [data.slice(..data.len().min(MAX_CHUNK))];
-        let written = poll_once(cx, self.quic.write_chunks(&mut chunk));
-        self.stay_in_gate(written.is_pending() && self.queued < NEW_BYTES);
-        Poll::Ready(match ready!(written) {
+        let Ok(chunk) = ready!(self.share.poll_take(cx, &self.shared.room, data)) else {
+            return Poll::Ready(Err(self.without_connection()));
+        };
+        self.prioritize();
+        let mut bytes = [chunk.bytes()];
+        Poll::Ready(match ready!(poll_once(cx, self.quic.write_chunks(&mut bytes))) {
             Ok(written) => {
+                chunk.truncate(written.bytes);
                 data.advance(written.bytes);
-                self.count(written.bytes as u64);
+                if self.shared.room.count(written.bytes) {
+                    let path = self.shared.quic.stats().path;
+                    self.shared.room.fit(path.cwnd, path.rtt);
+                }
                 Ok(written.bytes)
             }
             Err(error) => Err(self.fail(error)),
@@ -128,25 +124,22 @@ impl SendHalf {
         self.finish();
     }
 
-    fn count(&mut self, bytes: u64) {
-        let before = self.queued;
-        self.queued += bytes;
-        if before < NEW_BYTES && self.queued >= NEW_BYTES {
-            let _ = self.quic.set_priority(BUSY);
+    /// Has quinn send the stream's bytes first while few of them are under way.
+    fn prioritize(&mut self) {
+        let priority = if self.share.is_sparse() { AHEAD } else { BUSY };
+        if priority != self.priority {
+            self.priority = priority;
+            let _ = self.quic.set_priority(priority);
         }
     }
 
-    fn stay_in_gate(&mut self, stay: bool) {
-        if stay && !self.in_gate {
-            self.shared.gate.enter();
-        } else if !stay && self.in_gate {
-            self.shared.gate.leave();
+    /// Why nothing can be sent on a connection that has ended.
+    fn without_connection(&mut self) -> SendError {
+        self.ticket = None;
+        match self.shared.ended() {
+            Some(error) => SendError::Connection(error),
+            None => SendError::Finished,
         }
-        self.in_gate = stay;
-    }
-
-    fn id(&self) -> u64 {
-        VarInt::from(self.quic.id()).into_inner()
     }
 
     fn fail(&mut self, error: WriteError) -> SendError {
@@ -177,7 +170,7 @@ impl SendHalf {
     fn end(&mut self, state: State) {
         self.state = state;
         self.ticket = None;
-        self.stay_in_gate(false);
+        self.share.give_up();
     }
 
     /// Looks whether the peer has stopped the stream; `None` if not.
@@ -273,7 +266,6 @@ impl Drop for SendHalf {
         if self.state == State::Open {
             self.reset(StreamCode::CANCELLED);
         }
-        self.shared.gate.forget(self.id());
     }
 }
 
@@ -282,7 +274,7 @@ impl fmt::Debug for SendHalf {
         f.debug_struct("SendHalf")
             .field("stream", &self.quic.id())
             .field("state", &self.state)
-            .field("queued", &self.queued)
+            .field("share", &self.share)
             .finish_non_exhaustive()
     }
 }
