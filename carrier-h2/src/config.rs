@@ -1,7 +1,11 @@
 //! What can be set, and what it costs.
 
 use http::{HeaderValue, uri::PathAndQuery};
-use tunnel_core::{Keepalive, StreamLimits, mux::MuxConfig, proto::mux::InvalidConfig};
+use tunnel_core::{
+    Keepalive, StreamLimits,
+    mux::MuxConfig,
+    proto::mux::{InvalidConfig, Windows},
+};
 
 use crate::{DEFAULT_PATH, http2::Knobs};
 
@@ -26,6 +30,8 @@ pub struct H2Config {
 pub(crate) struct Tuning {
     pub(crate) mux: MuxConfig,
     pub(crate) connection_window: u32,
+    /// Whether what is under way is fitted to the path. Otherwise it is all that the window lets through.
+    pub(crate) is_fitted: bool,
 }
 
 /// Collects and checks the parts of a [`H2Config`].
@@ -80,19 +86,40 @@ impl Default for Tuning {
         Self {
             mux: MuxConfig::default(),
             connection_window: MAX_WINDOW,
+            is_fitted: true,
         }
     }
 }
 
 impl Tuning {
+    /// The default for peers of any make: all that the window lets through may be under way.
+    #[cfg(feature = "forward")]
+    pub(crate) fn unfitted() -> Self {
+        Self {
+            is_fitted: false,
+            ..Self::default()
+        }
+    }
+
     /// What HTTP/2 is to be told. `max_streams` is how many it is to let through, if this end is its server.
     pub(crate) fn knobs(&self, max_streams: u32) -> Knobs {
         let start = u32::try_from(self.mux.proto.stream_window().start).unwrap_or(u32::MAX);
         Knobs {
             stream_window: start.min(MAX_WINDOW),
-            connection_window: self.connection_window,
+            connection_window: u32::try_from(self.under_way().start)
+                .unwrap_or(u32::MAX)
+                .clamp(MIN_WINDOW, self.connection_window),
             max_streams,
             extended_connect: false,
+        }
+    }
+
+    /// How many bytes may be under way.
+    pub(crate) fn under_way(&self) -> Windows {
+        if self.is_fitted {
+            self.mux.proto.connection_windows()
+        } else {
+            Windows::fixed(self.connection_window.into())
         }
     }
 
@@ -114,9 +141,9 @@ impl H2ConfigBuilder {
     /// are short, the streams whose readers have been away longest are stopped with
     /// [`StreamCode::MEMORY`](tunnel_core::StreamCode::MEMORY), never a connection.
     ///
-    /// HTTP/2 can change the window only for all streams of a connection together, and has a connection window of its own
-    /// kind: [`connection_window`](Self::connection_window) counts, and that of the mux does not. The keepalive also keeps
-    /// the connection alive in proxies that cut a silent one.
+    /// HTTP/2 can change the window only for all streams of a connection together. Its window of the connection counts what
+    /// readers have not taken, too: see [`connection_window`](Self::connection_window). The keepalive also keeps the
+    /// connection alive in proxies that cut a silent one.
     #[must_use]
     pub fn mux(mut self, mux: MuxConfig) -> Self {
         self.tuning.mux = mux;
@@ -126,8 +153,11 @@ impl H2ConfigBuilder {
     /// How many bytes the peer may send over all streams before their readers have taken them. Default 2 GiB − 1, the
     /// most that HTTP/2 has.
     ///
-    /// What stalled readers hold counts for as long as they stall. So anything below the number of streams that may
-    /// stall times their window lets those stop all others; memory is what the budget of the [`mux`](Self::mux) bounds.
+    /// That is how far the window goes; it begins with 512 KiB, is always larger by what readers have not taken, and the
+    /// rest of it is fitted to the path, up to the connection's window of the [`mux`](Self::mux), so that small messages
+    /// do not wait behind bulk. What stalled readers hold counts for as long as they stall. So anything below the number
+    /// of streams that may stall times their window lets those stop all others; memory is what the budget of the mux
+    /// bounds.
     #[must_use]
     pub fn connection_window(mut self, bytes: u32) -> Self {
         self.tuning.connection_window = bytes;

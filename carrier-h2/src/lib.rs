@@ -19,8 +19,8 @@
 //!
 //! # Flow control
 //!
-//! HTTP/2 returns a connection's credit only with that of a stream, as bytes are read. So the connection's window is as
-//! large as it may be and memory is bounded by the budget of the [mux](H2ConfigBuilder::mux) instead. See
+//! HTTP/2 returns a connection's credit only with that of a stream, as bytes are read. So the connection's window is
+//! larger by what readers have not taken, and memory is bounded by the budget of the [mux](H2ConfigBuilder::mux). See
 //! [`H2ConfigBuilder::connection_window`].
 
 mod config;

@@ -155,10 +155,68 @@ async fn a_short_budget_takes_back_the_streams_that_stalled_longest() {
     assert!((5..8).contains(&count), "{stopped:?}");
     assert!(stopped.is_sorted_by(|a, b| a >= b), "the oldest first: {stopped:?}");
     // Nobody else is the worse for it, and all comes back.
-    echo(&server, &agent, 2_000_000).await;
+    timeout(10 * PROMPT, echo(&server, &agent, 2_000_000))
+        .await
+        .expect("it goes on");
     drop(held);
     sleep(PROMPT).await;
     assert_eq!(budget.used(), 0);
+}
+
+/// A half that is over holds nothing of the connection's window, although nobody has read it and the other half goes on.
+#[tokio::test(start_paused = true)]
+async fn a_half_that_is_over_takes_nothing_from_other_streams() {
+    const SIZE: usize = 200_000;
+    let mut world = World::plain(H2Config::default());
+    let (agent, server) = world.connect().await;
+    for (opener, acceptor) in [(&agent, &server), (&server, &agent)] {
+        let used = async {
+            let mut held = Vec::new();
+            for stopped in [true, false].repeat(8) {
+                let (mut near, mut far) = stream(opener, acceptor).await;
+                near.tx.send_all(vec![7; SIZE].into()).await.unwrap();
+                if !stopped {
+                    near.tx.finish().await.unwrap();
+                }
+                sleep(PROMPT).await;
+                if stopped {
+                    far.rx.stop(StreamCode::CANCELLED);
+                }
+                held.push((near, far));
+            }
+            echo(opener, acceptor, 3_000_000).await;
+        };
+        timeout(30 * PROMPT, used).await.expect("it goes on");
+    }
+}
+
+/// How often the runtime has come to rest.
+fn rests() -> u64 {
+    tokio::runtime::Handle::current().metrics().worker_park_count(0)
+}
+
+/// With nothing to do the drivers are not woken, whatever was read, is unread or was taken back.
+#[tokio::test(start_paused = true)]
+async fn a_connection_comes_to_rest() {
+    let budget = Budget::new(1024 * 1024);
+    let mux = MuxConfig::new(Config::default(), budget.clone());
+    let config = H2Config::builder().mux(mux).build().unwrap();
+    let mut world = World::plain(config);
+    let (agent, server) = world.connect().await;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let (mut near, mut far) = stream(&server, &agent).await;
+        // While memory is short the window is smaller than that.
+        let _ = timeout(PROMPT, near.tx.send_all(vec![7; 200_000].into())).await;
+        assert!(far.rx.recv(20_000).await.unwrap().is_some());
+        held.push((near, far));
+    }
+    sleep(20 * PROMPT).await;
+    let before = rests();
+    sleep(60 * PROMPT).await;
+    let woken = rests() - before;
+    // Each end probes the other now and then, and looks after windows that memory has made smaller.
+    assert!(woken < 500, "{woken} times in a minute");
 }
 
 async fn seen_as_stopped(stream: &mut Duplex) -> bool {

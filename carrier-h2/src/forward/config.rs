@@ -55,7 +55,7 @@ pub struct ForwardConfigBuilder {
 impl Default for ForwardConfig {
     fn default() -> Self {
         Self {
-            tuning: Tuning::default(),
+            tuning: Tuning::unfitted(),
             dialect: Dialect::default(),
             name: NAME.to_owned(),
             tells_client: true,

@@ -287,7 +287,7 @@ impl Protocol for Forward {
             }
             (Tx::Finished, Rx::Stopped(code) | Rx::Reset(code)) => {
                 // What comes until then is discarded, and its credit returned.
-                wire.rx = None;
+                wire.end_rx();
                 if wire.finished && !wire.told_stop {
                     wire.told_stop = true;
                     driver.protocol.parting.push((key, code));

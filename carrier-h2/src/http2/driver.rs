@@ -24,6 +24,7 @@ use super::{
     protocol::Protocol,
     pulse::Pulse,
     stream::Stream,
+    under_way::UnderWay,
     window::StreamWindow,
     wire::Wire,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Driver<P: Protocol> {
     pub(crate) sight: Arc<Sight>,
     pulse: Pulse,
     pub(crate) windows: StreamWindow,
+    pub(crate) under_way: UnderWay,
     /// The streams that HTTP/2 has not forgotten, by their numbers.
     pub(crate) wires: HashMap<u64, Wire>,
     /// Whose turn to send it is: new streams first, then the busy ones.
@@ -66,10 +68,17 @@ pub(crate) struct Driver<P: Protocol> {
 impl<P: Protocol> Driver<P> {
     pub(crate) fn new(protocol: P, hub: Arc<Hub>, mut session: Session, sight: Arc<Sight>, tuning: &Tuning) -> Self {
         let now = Instant::now();
+        let knobs = tuning.knobs(0);
         Self {
             protocol,
             pulse: Pulse::new(tuning.mux.proto.keepalive(), session.pings(), now.into_std()),
             windows: StreamWindow::new(tuning.mux.proto.stream_window(), now.into_std()),
+            under_way: UnderWay::new(
+                tuning.under_way(),
+                knobs.connection_window,
+                tuning.connection_window,
+                now.into_std(),
+            ),
             hub,
             session,
             sight,
@@ -156,6 +165,9 @@ impl<P: Protocol> Driver<P> {
         {
             self.windows.changed();
             moved = true;
+        }
+        if let Some(bytes) = self.under_way.fit(now.into_std(), &mut self.pulse) {
+            self.session.set_connection_window(bytes);
         }
         moved |= P::feed(self, cx);
         if !self.sight.is_stuck() {

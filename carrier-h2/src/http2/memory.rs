@@ -1,9 +1,8 @@
 //! What a connection does when the process's budget is short.
 //!
-//! HTTP/2 returns a connection's credit only with that of a stream, so what nobody reads takes up the connection's
-//! window, and a few stalled readers could stop everybody. Therefore that window is as large as HTTP/2 has it, 2 GiB,
-//! and the budget is what bounds memory: it is far smaller, and when it is short, the streams whose readers have been
-//! away longest are stopped, which gives their credit back.
+//! The connection's window is larger by what nobody reads (`under_way`), so that a few stalled readers cannot stop
+//! everybody. The budget is what bounds memory: when it is short, the streams whose readers have been away longest are
+//! stopped, which gives their credit back.
 
 use std::{sync::Arc, time::Duration};
 

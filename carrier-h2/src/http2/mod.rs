@@ -3,8 +3,8 @@
 //! - `session`: HTTP/2 itself, on a `pipe`; `codes` are what it calls errors, `connect` what requests and responses have in
 //!   common, and `frames` sees what h2 does not tell of.
 //! - `driver`: the one task that knows HTTP/2. `visit` is what it does about a stream, `memory` when the budget is short;
-//!   what a `protocol` does in its own way. `wire` is a stream as it sees it, `window` how large windows should be,
-//!   `pulse` whether the peer is alive.
+//!   what a `protocol` does in its own way. `wire` is a stream as it sees it, `window` and
+//!   `under_way` how large windows should be, `pulse` whether the peer is alive.
 //! - `stream`: one stream as the application sees it, through its `halves`; `opening` and `inbound` are how it begins.
 //! - `hub`: what these and the handle (`connection`) share; `arrivals` are streams that nobody has looked at.
 
@@ -25,6 +25,7 @@ mod protocol;
 mod pulse;
 mod session;
 mod stream;
+mod under_way;
 mod visit;
 mod window;
 mod wire;
@@ -44,6 +45,5 @@ pub(crate) use self::{
     protocol::Protocol,
     session::{Incoming, Knobs, Sent, Session},
     stream::{Outcome, Plan, Rx, Stream, Tx},
-    window::Use,
-    wire::{Opening, Wire},
+    wire::Opening,
 };

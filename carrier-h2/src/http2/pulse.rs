@@ -55,6 +55,16 @@ impl Pulse {
         verdict
     }
 
+    /// Whether the round trip should be measured with little on its way ([`Watch::wants_quiet`]).
+    pub(crate) fn wants_quiet(&self, now: Instant) -> bool {
+        self.watch.wants_quiet(now)
+    }
+
+    /// Measures it now that little is.
+    pub(crate) fn sample_quiet(&mut self, now: Instant) {
+        self.watch.sample_quiet(now);
+    }
+
     pub(crate) fn next_look(&self) -> Option<Instant> {
         self.watch.next_look()
     }

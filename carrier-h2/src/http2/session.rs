@@ -166,6 +166,14 @@ impl Session {
         }
     }
 
+    /// Changes the window of the connection. The peer is told when half of it is used up.
+    pub(crate) fn set_connection_window(&mut self, bytes: u32) {
+        match self {
+            Self::Client { connection, .. } => connection.set_target_window_size(bytes),
+            Self::Server(connection) => connection.set_target_window_size(bytes),
+        }
+    }
+
     /// What sends PINGs, the first time.
     pub(crate) fn pings(&mut self) -> Option<PingPong> {
         match self {

@@ -16,6 +16,7 @@ use super::{
     inbound::H2Inbound,
     protocol::Protocol,
     stream::{Outcome, Plan, Rx, Stream, Tx},
+    under_way::Held,
     window::Use,
     wire::{Opening, Seen, Wire},
 };
@@ -63,8 +64,7 @@ impl<P: Protocol> Driver<P> {
     ) -> Result<(), Box<Request<()>>> {
         let (response, tx) = self.request(request, cx)?;
         let key = u64::from(tx.stream_id().as_u32());
-        let usage = Use::new(&self.windows, now.into_std());
-        let mut wire = Wire::new(Arc::clone(stream), Opening::Requested(response), usage);
+        let mut wire = self.wire(stream, Opening::Requested(response), now);
         wire.tx = Some(tx);
         self.insert(key, wire);
         Ok(())
@@ -91,6 +91,12 @@ impl<P: Protocol> Driver<P> {
         self.waiting.push_back(Arc::clone(stream));
     }
 
+    /// What the driver keeps of a stream.
+    pub(crate) fn wire(&self, stream: &Arc<Stream>, opening: Opening, now: Instant) -> Wire {
+        let usage = Use::new(&self.windows, now.into_std());
+        Wire::new(Arc::clone(stream), opening, usage, Held::new(self.under_way.count()))
+    }
+
     pub(crate) fn insert(&mut self, key: u64, mut wire: Wire) {
         wire.stream.set_key(key);
         let place = {
@@ -105,9 +111,10 @@ impl<P: Protocol> Driver<P> {
     /// The peer opens a stream.
     pub(crate) fn arrived(&mut self, key: u64, head: StreamHead, opening: Opening, rx: Option<h2::RecvStream>) {
         let stream = Stream::new(&self.hub, self.hub.ticket(None), Plan::Nothing);
-        let usage = Use::new(&self.windows, Instant::now().into_std());
-        let mut wire = Wire::new(Arc::clone(&stream), opening, usage);
-        wire.rx = rx;
+        let mut wire = self.wire(&stream, opening, Instant::now());
+        if let Some(body) = rx {
+            wire.begin_rx(body);
+        }
         self.insert(key, wire);
         let inbound = H2Inbound::new(head, Arc::clone(&stream));
         stream.post();

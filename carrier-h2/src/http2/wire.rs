@@ -13,6 +13,7 @@ use tunnel_core::StreamCode;
 use super::{
     hub::Place,
     stream::{State, Stream, Tx, wake},
+    under_way::Held,
     window::Use,
 };
 use crate::http2::stream_code;
@@ -28,10 +29,11 @@ pub(crate) struct Wire {
     waker: Waker,
     pub(crate) opening: Opening,
     pub(crate) tx: Option<SendStream<Bytes>>,
-    pub(crate) rx: Option<RecvStream>,
-    pub(crate) usage: Use,
+    rx: Option<RecvStream>,
+    held: Held,
     /// Its place under the peer's limit, if this end has opened it.
     pub(crate) place: Option<Place>,
+    pub(crate) usage: Use,
     /// How many bytes HTTP/2 was given.
     pub(crate) sent: u64,
     /// Whether it was given the end.
@@ -70,15 +72,16 @@ pub(crate) enum Seen {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: Arc<Stream>, opening: Opening, usage: Use) -> Self {
+    pub(crate) fn new(stream: Arc<Stream>, opening: Opening, usage: Use, held: Held) -> Self {
         Self {
             waker: Arc::clone(&stream).into(),
             stream,
             opening,
             tx: None,
             rx: None,
-            usage,
+            held,
             place: None,
+            usage,
             sent: 0,
             finished: false,
             in_turn: false,
@@ -103,7 +106,7 @@ impl Wire {
             Poll::Ready(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 self.opening = Opening::Done;
-                self.rx = Some(body);
+                self.begin_rx(body);
                 Seen::Response(Box::new(parts))
             }
             Poll::Ready(Err(error)) => {
@@ -123,17 +126,32 @@ impl Wire {
         let mut cx = Context::from_waker(&self.waker);
         match rx.poll_data(&mut cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(bytes))) => Poll::Ready(Ok(Some(bytes))),
+            Poll::Ready(Some(Ok(bytes))) => {
+                self.held.receive(bytes.len());
+                Poll::Ready(Ok(Some(bytes)))
+            }
             Poll::Ready(Some(Err(error))) => {
-                self.rx = None;
+                self.end_rx();
                 Poll::Ready(Err(reset_of(&error)))
             }
             // Behind it there may be trailers, which CONNECT does not have (RFC 9113 §8.5): they mean nothing here.
             Poll::Ready(None) => {
-                self.rx = None;
+                self.end_rx();
                 Poll::Ready(Ok(None))
             }
         }
+    }
+
+    /// What the peer sends.
+    pub(crate) fn begin_rx(&mut self, body: RecvStream) {
+        self.rx = Some(body);
+    }
+
+    /// Nothing more is taken. What comes still is discarded, and its credit returned; so is that of what was taken: h2
+    /// would keep it for as long as the other half lives.
+    pub(crate) fn end_rx(&mut self) {
+        self.release(self.held.bytes());
+        self.rx = None;
     }
 
     /// Looks for a reset where no bytes can come any more.
@@ -158,6 +176,7 @@ impl Wire {
         {
             // It fails only for bytes that were not received.
             let _ = rx.flow_control().release_capacity(bytes);
+            self.held.give_back(bytes);
         }
     }
 

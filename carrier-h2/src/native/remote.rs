@@ -44,7 +44,7 @@ impl Driver<Native> {
                 Some(wire) if matches!(wire.opening, Opening::Asked) => {
                     // If it cannot be sent, the stream is over, which is seen next.
                     wire.tx = respond.send_response(messages::accepted(), false).ok();
-                    wire.rx = Some(request.into_body());
+                    wire.begin_rx(request.into_body());
                     wire.opening = Opening::Done;
                     wire.stream.lock().resolve(Outcome::Accepted);
                     wire.stream.post();

@@ -16,7 +16,7 @@ use tunnel_core::{
 
 use super::{Native, messages, stream_id};
 use crate::http2::{
-    Driver, Incoming, Opening, Outcome, Plan, Protocol, Rx, Session, Stream, Tx, Use, Wire, connection_error, reason,
+    Driver, Incoming, Opening, Outcome, Plan, Protocol, Rx, Session, Stream, Tx, connection_error, reason,
 };
 
 impl Driver<Native> {
@@ -69,8 +69,8 @@ impl Protocol for Native {
                 id: stream_id(key),
                 head: *head,
             });
-            let usage = Use::new(&driver.windows, now.into_std());
-            return driver.insert(key, Wire::new(Arc::clone(stream), Opening::Asked, usage));
+            let wire = driver.wire(stream, Opening::Asked, now);
+            return driver.insert(key, wire);
         }
         if driver.ask(stream, messages::open(&head), cx, now).is_err() {
             driver.wait(stream, Plan::Open(head));
@@ -197,7 +197,7 @@ impl Protocol for Native {
         }
         if matches!(rx, Rx::Stopped(_) | Rx::Reset(_)) {
             // What comes still is discarded there, and its credit returned.
-            wire.rx = None;
+            wire.end_rx();
         }
         if has_to_send {
             driver.take_turn(key);

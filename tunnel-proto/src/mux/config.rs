@@ -134,8 +134,9 @@ impl Config {
         self.connection_window
     }
 
-    /// How the window of a connection is fitted to the path.
-    pub(super) fn connection_windows(&self) -> Windows {
+    /// How the window of a connection is fitted to the path: it begins with 512 KiB.
+    #[must_use]
+    pub fn connection_windows(&self) -> Windows {
         let start = CONNECTION_START.min(self.connection_window);
         Windows {
             floor: start,
