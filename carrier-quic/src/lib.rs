@@ -7,7 +7,7 @@
 //! * head and answer as the preamble of every stream, read beside one another so that a slow one delays nobody
 //!   (`opening`, `inbound`);
 //! * a sender that was dropped resets its stream; quinn would finish it (`stream`);
-//! * new streams go ahead of busy ones (`room`);
+//! * streams take turns, and those with little under way go ahead of busy ones (`room`);
 //! * a stream limit that is exact, and a connection window that stalled streams cannot exhaust (`limit`, `pressure`);
 //! * drain (`control`);
 //! * ears for the news that nobody has the peer's port any more (`reports`, `attend`, and `socket` on Linux).

@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The receiving halves, where stalled ones could exhaust the connection's window.
     pub(crate) readers: Option<Readers>,
-    pub(crate) room: Room,
+    pub(crate) room: Arc<Room>,
     /// Whoever holds it is the next to open a stream.
     pub(crate) turn: Mutex<()>,
     /// To finish small writes of calls that may not wait.
@@ -83,7 +83,7 @@ impl Draining {
 impl Shared {
     pub(crate) fn new(quic: quinn::Connection, config: Arc<QuicConfig>) -> Arc<Self> {
         let (_, exhaustible) = config.receive_window();
-        let room = Room::new(config.send_window);
+        let room = Arc::new(Room::new(config.send_window));
         Arc::new(Self {
             quic,
             config,

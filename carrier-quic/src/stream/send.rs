@@ -52,12 +52,12 @@ impl SendHalf {
         // It fails for streams that are over, which the first write tells.
         let _ = quic.set_priority(AHEAD);
         Self {
+            share: Share::new(Arc::clone(&shared.room)),
             quic,
             shared,
             ticket: Some(ticket),
             state: State::Open,
             stopped: None,
-            share: Share::default(),
             priority: AHEAD,
         }
     }
@@ -73,7 +73,7 @@ impl SendHalf {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Ok(chunk) = ready!(self.share.poll_take(cx, &self.shared.room, data)) else {
+        let Ok(chunk) = ready!(self.share.poll_take(cx, data)) else {
             return Poll::Ready(Err(self.without_connection()));
         };
         self.prioritize();
