@@ -59,18 +59,22 @@ pub(super) async fn measure(job: &Job, stalled: usize, outcome: &mut Outcome) ->
     Ok(())
 }
 
-/// Waits until the target has found no room for a while: until all buffers and windows on the way are full.
+/// Waits until the target has found no room for a while: until all buffers and windows on the way are full. A busy
+/// machine may not get round to them for some time, and as long as they are not full they take their share.
 async fn until_stalled(job: &Job) -> anyhow::Result<()> {
-    const QUIET: Duration = Duration::from_millis(200);
+    const LOOK: Duration = Duration::from_millis(200);
+    const STILL: u32 = 5;
     let mut control = Control::connect(&job.control).await?;
     let end = Instant::now() + PATIENCE;
-    let mut before = None;
+    let (mut before, mut still) = (0, 0);
     while Instant::now() < end {
         let sent = control.account().await?.sent;
-        if before.replace(sent) == Some(sent) {
+        still = if sent == before { still + 1 } else { 0 };
+        if still == STILL {
             return Ok(());
         }
-        sleep(QUIET).await;
+        before = sent;
+        sleep(LOOK).await;
     }
     // Whoever buffers without end is measured as it is.
     Ok(())
