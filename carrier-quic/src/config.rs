@@ -8,6 +8,8 @@ use quinn::{
 };
 use tunnel_core::{Keepalive, StreamLimits};
 
+use crate::congestion::Openable;
+
 /// The settings of a QUIC endpoint and its connections. Made by [`QuicConfig::builder`]; the default is right for
 /// most networks.
 ///
@@ -189,11 +191,15 @@ impl QuicConfig {
             transport.ack_frequency_config(Some(frequency));
         }
         match self.congestion {
-            Congestion::Cubic => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
-            Congestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
+            Congestion::Cubic => transport.congestion_controller_factory(controlled::<CubicConfig>()),
+            Congestion::Bbr => transport.congestion_controller_factory(controlled::<BbrConfig>()),
         };
         Arc::new(transport)
     }
+}
+
+fn controlled<F: Default>() -> Arc<Openable<F>> {
+    Arc::new(Openable(Arc::default()))
 }
 
 /// The number as QUIC can send it; larger ones mean "without limit" there.

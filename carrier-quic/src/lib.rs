@@ -14,6 +14,7 @@
 
 mod attend;
 mod config;
+mod congestion;
 mod connection;
 mod control;
 mod dial;

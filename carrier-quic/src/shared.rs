@@ -18,6 +18,7 @@ use tunnel_core::{CloseCode, ConnectionError, OpenError, Text};
 use crate::{
     attend::{Awaited, Gone},
     config::{QuicConfig, var_int},
+    congestion,
     error::{connection_error, quic_close_code},
     pressure::Readers,
     room::Room,
@@ -147,6 +148,7 @@ impl Shared {
         let reason = reason.into();
         if self.quic.close_reason().is_none() && self.local_close.set((code, reason.clone())).is_ok() {
             tracing::debug!(remote = %self.quic.remote_address(), %code, %reason, "closing the connection");
+            congestion::open(&self.quic);
             self.quic.close(quic_close_code(code), reason.as_str().as_bytes());
             let _ = self.sent_at_close.set(self.quic.stats().udp_tx.datagrams);
         }

@@ -180,3 +180,22 @@ async fn is_draining(connection: &Arc<dyn Connection>) -> bool {
         .await
         .is_ok()
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_behind_what_is_under_way() {
+    let link = Link {
+        latency: Duration::from_millis(100),
+        ..Link::default()
+    };
+    let (agent, server) = World::new(QuicConfig::default(), link).connect().await;
+    let (mut here, _there) = stream(&server, &agent).await;
+    // More than the congestion window has room for.
+    here.tx.send_all(Bytes::from(vec![7; 64 * 1024])).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    server.close(CloseCode::SHUTDOWN, "the end");
+    let error = within_a_second(agent.closed()).await;
+    assert_eq!(
+        (error.initiator(), error.code()),
+        (Initiator::Remote, Some(CloseCode::SHUTDOWN))
+    );
+}
