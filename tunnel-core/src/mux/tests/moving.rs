@@ -96,7 +96,7 @@ async fn messages_are_flushed_together() {
     settle().await;
     let before = world.wire.lanes()[UP].flushes;
     for (near, _) in &mut streams {
-        near.tx.send_all(vec![0; 20_000].into()).await.unwrap();
+        near.tx.send_all(vec![0; 2_000].into()).await.unwrap();
     }
     settle().await;
     let lanes = world.wire.lanes();
