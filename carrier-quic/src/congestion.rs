@@ -1,6 +1,6 @@
 //! Congestion control that lets the last words of a connection through.
 //!
-//! A close of QUIC does not count against the congestion window (RFC 9002 §7), but quinn holds it back while the window
+//! A close of QUIC does not count against the congestion window (RFC 9002 §3), but quinn holds it back while the window
 //! is full, and takes no acknowledgements any more that would free it: the peer would learn of the end by its silence.
 
 use std::{

@@ -11,6 +11,7 @@ use tunnel_core::{
 use tunnel_tls::IdentityError;
 
 use crate::{
+    congestion,
     control::Control,
     error::quic_close_code,
     preamble::{MessageError, Messages},
@@ -109,6 +110,7 @@ pub(crate) fn identity(quic: &quinn::Connection) -> Result<Identity, IdentityErr
 /// Closes a connection that nobody else knows yet, unless it is over.
 pub(crate) fn close(quic: &quinn::Connection, code: CloseCode, reason: &Text) {
     if quic.close_reason().is_none() {
+        congestion::open(quic);
         quic.close(quic_close_code(code), reason.as_str().as_bytes());
     }
 }
