@@ -24,7 +24,7 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    pub(crate) async fn start(scheme: &str, args: Vec<OsString>) -> Self {
+    async fn start(scheme: &str, args: Vec<OsString>) -> Self {
         Self::on("127.0.0.1:0".parse().unwrap(), scheme, args).await
     }
 
@@ -45,18 +45,22 @@ impl Listening {
 
     /// As a member of a mesh.
     async fn in_mesh(pki: &Pki, trust: &Pki, callers: &str) -> Self {
-        let Pair { cert, key } = pki.member_server("site", SITE);
+        Self::over_tls("hbone", pki.member_server("site", SITE), trust, callers).await
+    }
+
+    /// With a certificate, for callers that `trust` has signed.
+    pub(crate) async fn over_tls(scheme: &str, own: Pair, trust: &Pki, callers: &str) -> Self {
         let mut args = files([
-            ("--forward-cert", cert),
-            ("--forward-key", key),
+            ("--forward-cert", own.cert),
+            ("--forward-key", own.key),
             ("--forward-client-ca", trust.trust.clone()),
         ]);
         args.push(format!("--forward-client={callers}").into());
-        Self::start("hbone", args).await
+        Self::start(scheme, args).await
     }
 }
 
-pub(crate) fn files<const N: usize>(flags: [(&str, std::path::PathBuf); N]) -> Vec<OsString> {
+fn files<const N: usize>(flags: [(&str, std::path::PathBuf); N]) -> Vec<OsString> {
     let words = flags.into_iter().flat_map(|(flag, file)| [flag.into(), file.into()]);
     words.collect()
 }
@@ -308,13 +312,7 @@ async fn nghttpx_opens_streams_through_an_agent() {
 async fn envoy_opens_streams_through_an_agent() {
     let pki = Pki::new();
     let (own, envoy) = (pki.named_server("node-7"), pki.client("gw.example"));
-    let mut args = files([
-        ("--forward-cert", own.cert),
-        ("--forward-key", own.key),
-        ("--forward-client-ca", pki.trust.clone()),
-    ]);
-    args.push("--forward-client=dns:*.example".into());
-    let agent = Listening::start("h2", args).await;
+    let agent = Listening::over_tls("h2", own, &pki, "dns:*.example").await;
     let (ends, mut ended) = mpsc::channel(1);
     let target = obedient(ends).await;
     let configured = |target: SocketAddr| {

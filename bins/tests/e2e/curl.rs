@@ -1,16 +1,16 @@
 //! curl by HTTP/2 through an agent that listens.
 
-use std::{io::ErrorKind, net::SocketAddr, process::Stdio, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, process::Stdio, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 use tunnel_testkit::programs::documented;
 
 use crate::{
-    connect::{GUIDE, Listening, closed_port, files},
+    connect::{GUIDE, Listening, closed_port},
     support::{Libcurl, Pki, soon, target},
 };
 
@@ -28,14 +28,7 @@ impl Curl {
     async fn start() -> Option<Self> {
         let libcurl = Libcurl::find().await?;
         let pki = Pki::new();
-        let own = pki.server();
-        let mut args = files([
-            ("--forward-cert", own.cert),
-            ("--forward-key", own.key),
-            ("--forward-client-ca", pki.trust.clone()),
-        ]);
-        args.push("--forward-client=dns:*.example".into());
-        let agent = Listening::start("h2", args).await;
+        let agent = Listening::over_tls("h2", pki.server(), &pki, "dns:*.example").await;
         Some(Self { libcurl, agent, pki })
     }
 
@@ -116,19 +109,33 @@ async fn curl_sees_refusals_and_resets() {
     let code = refused.status.code().unwrap();
     assert!(NO_TUNNEL.contains(&code), "{refused:?}");
 
-    let resetting = target::serve(|mut socket| async move {
-        request(&mut socket).await?;
-        socket.write_all(HEAD).await?;
-        socket.write_all(b"the beginn").await?;
-        // The reset must not overtake it.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        socket.set_zero_linger()
+    // The reset must not overtake what was sent before.
+    let arrived = Arc::new(Notify::new());
+    let resetting = target::serve({
+        let arrived = Arc::clone(&arrived);
+        move |mut socket| {
+            let arrived = Arc::clone(&arrived);
+            async move {
+                request(&mut socket).await?;
+                socket.write_all(HEAD).await?;
+                socket.write_all(b"the beginn").await?;
+                arrived.notified().await;
+                socket.set_zero_linger()
+            }
+        }
     })
     .await;
-    let cut = curl.libcurl.run(&curl.line(resetting, "")).await;
+    let mut child = curl.libcurl.command(&curl.line(resetting, ""));
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut begin = [0; 10];
+    let stdout = child.stdout.as_mut().unwrap();
+    soon("the beginning", stdout.read_exact(&mut begin)).await.unwrap();
+    assert_eq!(&begin, b"the beginn");
+    arrived.notify_one();
+    let cut = soon("curl's end", child.wait_with_output()).await.unwrap();
     let said = String::from_utf8_lossy(&cut.stderr);
     assert!(!cut.status.success() && said.contains("CONNECT_ERROR"), "{cut:?}");
-    assert_eq!(cut.stdout, b"the beginn");
+    assert_eq!(cut.stdout, b"");
     curl.is_well().await;
 }
 

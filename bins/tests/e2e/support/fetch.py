@@ -9,6 +9,14 @@ import pycurl
 # CURLPROXY_HTTPS2, for which pycurl has no name.
 HTTPS2 = 3
 
+
+
+def pass_on(piece):
+    """Writes it as soon as it has come."""
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
 parser.add_argument("--proxy", required=True)
@@ -25,7 +33,7 @@ curl.setopt(pycurl.URL, words.url)
 curl.setopt(pycurl.PROXY, words.proxy)
 curl.setopt(pycurl.NOPROXY, "")
 curl.setopt(pycurl.TIMEOUT, 25)
-curl.setopt(pycurl.WRITEDATA, sys.stdout.buffer)
+curl.setopt(pycurl.WRITEFUNCTION, pass_on)
 if words.proxy_http2:
     curl.setopt(pycurl.PROXYTYPE, HTTPS2)
 if words.proxytunnel:
