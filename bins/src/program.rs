@@ -62,7 +62,7 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
     }
 }
 
-/// With one thread, tasks wake each other without a system call and are never stolen: a quarter less CPU for a byte.
+/// With one thread, tasks wake each other without a system call and are never stolen: up to a quarter less CPU for a byte.
 fn runtime(threads: Option<NonZeroUsize>) -> io::Result<Runtime> {
     let mut builder = match threads {
         Some(NonZeroUsize::MIN) => Builder::new_current_thread(),

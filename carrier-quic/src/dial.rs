@@ -268,7 +268,7 @@ impl Carrier for QuicCarrier {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, time::Duration};
 
     use tunnel_core::Listener as _;
     use tunnel_testkit::{ends::Verdict, pki::Pki};
@@ -290,10 +290,14 @@ mod tests {
         });
         let (connecting, _watch) = carrier.connect(addr, "the server").unwrap();
         let quic = connecting.await.unwrap();
-        // Discovery takes a few round trips; the test's runner has a time limit.
-        while quic.stats().path.current_mtu < 6000 {
-            tokio::task::yield_now().await;
-        }
+        let discovered = async {
+            while quic.stats().path.current_mtu < 6000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        // It takes a few round trips.
+        let discovered = tokio::time::timeout(Duration::from_secs(20), discovered).await;
+        assert!(discovered.is_ok(), "{:?}", quic.stats().path);
         server.abort();
     }
 }

@@ -89,6 +89,19 @@ async fn a_good_configuration_is_fine() {
 }
 
 #[tokio::test]
+async fn as_many_threads_work_as_are_asked_for() {
+    const MANY: usize = 16;
+    let many = format!("--threads={MANY}");
+    let mut tunnel = Tunnel::with(&["--threads=1"], &[&many]).await;
+    assert!(tunnel.agent.threads() > MANY && tunnel.server.process().threads() < MANY);
+    assert_eq!(tunnel.server.fetch(target::http("a page\n").await).await, "a page\n");
+    // An agent takes one unless it is told otherwise.
+    let mut tunnel = Tunnel::with(&[&many], &[]).await;
+    assert!(tunnel.server.process().threads() > MANY && tunnel.agent.threads() < MANY);
+    assert_eq!(tunnel.server.fetch(target::http("a page\n").await).await, "a page\n");
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_is_explained_in_one_sentence() {
     let files = Files::new();
     let write = |name: &str, text: &str| drop(files.pki.write(name, &files.fill(text)));
@@ -119,6 +132,11 @@ async fn a_wrong_configuration_is_explained_in_one_sentence() {
             SERVER,
             "--config=DIR/type.toml".to_owned(),
             "type.toml: invalid value 'many' for '--max-streams",
+        ),
+        (
+            AGENT,
+            format!("{agent} --threads=0"),
+            "invalid value '0' for '--threads",
         ),
         (
             SERVER,

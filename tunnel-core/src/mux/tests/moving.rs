@@ -105,6 +105,24 @@ async fn messages_are_flushed_together() {
     assert!(flushes <= 2, "{flushes} flushes for what is one burst");
 }
 
+#[tokio::test(start_paused = true)]
+async fn bulk_is_sent_in_several_turns() {
+    let world = World::new();
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(world.stream().await);
+    }
+    settle().await;
+    let before = world.wire.lanes()[UP].flushes;
+    for (near, _) in &mut streams {
+        near.tx.send_all(vec![0; 20_000].into()).await.unwrap();
+    }
+    settle().await;
+    // One for each turn, which ends with the message that goes beyond 64 KiB.
+    let flushes = world.wire.lanes()[UP].flushes - before;
+    assert!(flushes >= 4, "400,000 bytes in {flushes} turns");
+}
+
 /// A link that always has one more message, and takes every message.
 #[derive(Debug)]
 struct Endless {
