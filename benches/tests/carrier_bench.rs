@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Runs it for as short as it can be, and gives its JSON.
-fn compare(arguments: &[&str]) -> Value {
+/// Runs it for as short as it can be; gives its JSON and what it said. It has to end with `code`.
+fn compare(code: i32, arguments: &[&str]) -> (Value, String) {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("runs.json");
     let output = Command::new(env!("CARGO_BIN_EXE_carrier-bench"))
@@ -16,9 +16,9 @@ fn compare(arguments: &[&str]) -> Value {
         .args(arguments)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    (serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap(), said)
 }
 
 fn figure<'a>(json: &'a Value, cell: usize, peer: usize, key: &str) -> &'a Value {
@@ -27,7 +27,10 @@ fn figure<'a>(json: &'a Value, cell: usize, peer: usize, key: &str) -> &'a Value
 
 #[test]
 fn bare_relays_carry_every_byte() {
-    let json = compare(&["--only=relay-tls,relay-h2,relay-quinn", "--cell=integrity,up-2"]);
+    let (json, said) = compare(0, &["--only=relay-tls,relay-h2,relay-quinn", "--cell=integrity,up-2"]);
+    let told = said.lines().filter(|line| line.contains(": relay-")).count();
+    assert_eq!(told, 6, "a line for each measurement: {said}");
+    assert!(!said.contains(['\r', '\x1b']), "{said}");
     for peer in 0..3 {
         for (key, value) in [("rounds", 60.0), ("mismatches", 0.0), ("failed", 0.0)] {
             assert_eq!(*figure(&json, 0, peer, key), value, "{json:#}");
@@ -38,11 +41,13 @@ fn bare_relays_carry_every_byte() {
 
 #[test]
 fn a_peer_that_does_not_start_is_told_and_the_others_go_on() {
-    let json = compare(&[
-        "--peer=broken=echo out of order >&2; exit 3",
+    let arguments = [
+        "--peer=broken=echo out of order >&2; exit 7",
         "--only=broken,direct",
         "--cell=rr",
-    ]);
+    ];
+    let (json, said) = compare(3, &arguments);
+    assert!(said.contains("measurements that failed: 1"), "{said}");
     let peers = &json["cells"][0]["peers"];
     assert_eq!(
         (&peers[0]["runs"], &peers[0]["failed_runs"]),

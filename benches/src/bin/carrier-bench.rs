@@ -17,6 +17,7 @@ use benches::{
         link::{self, Link},
         options::Options,
         peers::Relay,
+        progress::note,
         runner::{Runner, tell},
     },
     target::{self, control},
@@ -28,6 +29,9 @@ use tokio::net::{TcpListener, UnixListener};
 ///
 /// Server, agent, client and target are processes of their own on loopback, with CONNECT and mutual TLS. Peers take turns within
 /// each repetition, so that all meet the same noise; compare rows of one table only. docs/performance.md explains the figures.
+///
+/// The exit code is 0 if nothing failed, 3 if results were written but something failed in them or is missing, 2 for a command
+/// line that is wrong, and 1 if there are no results.
 #[derive(Debug, Parser)]
 #[command(name = "carrier-bench", args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -90,20 +94,20 @@ enum Part {
     },
 }
 
+/// Results were written, but something failed in them or is missing. (clap ends with 2.)
+const FAULTY: u8 = 3;
+
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            #[allow(clippy::print_stderr)]
-            {
-                eprintln!("error: {error:#}");
-            }
+            note(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> anyhow::Result<()> {
+fn run() -> anyhow::Result<ExitCode> {
     // Thousands of connections; whoever cannot have that many descriptors is told by the failure.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let Arguments { part, options } = Arguments::parse();
@@ -115,7 +119,7 @@ fn run() -> anyhow::Result<()> {
     let runtime = runtime.enable_all().build()?;
     match part {
         None => runtime.block_on(compare(options)),
-        Some(part) => runtime.block_on(Box::pin(play(part))),
+        Some(part) => runtime.block_on(Box::pin(play(part))).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -154,12 +158,15 @@ async fn be_target(ip: IpAddr, socket: PathBuf) -> anyhow::Result<()> {
     Ok(control::serve(told, ledger).await?)
 }
 
-async fn compare(options: Options) -> anyhow::Result<()> {
+async fn compare(options: Options) -> anyhow::Result<ExitCode> {
     let runner = Runner::new(options.clone()).await?;
-    let report = tokio::select! {
-        report = runner.run() => report?,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; nothing is written"),
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Then nobody can.
+            std::future::pending().await
+        }
     };
+    let report = runner.run(interrupted).await?;
     let text = report.markdown();
     print(&text);
     if let Some(file) = &options.markdown {
@@ -174,7 +181,13 @@ async fn compare(options: Options) -> anyhow::Result<()> {
             .draw(dir)
             .with_context(|| format!("cannot draw in {}", dir.display()))?;
     }
-    Ok(())
+    Ok(match report.fault() {
+        None => ExitCode::SUCCESS,
+        Some(fault) => {
+            note(&format!("error: not everything went well: {fault}"));
+            FAULTY.into()
+        }
+    })
 }
 
 #[allow(clippy::print_stdout)] // it is what this program is for

@@ -18,6 +18,7 @@ use anyhow::bail;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde::{Serialize, Serializer};
 
 use crate::credentials::Credentials;
 
@@ -64,7 +65,9 @@ impl Kind {
         !matches!(self, Self::BareTls | Self::BareWs | Self::BareGrpc)
     }
 
-    const fn name(self) -> &'static str {
+    /// What it is called on the command line and in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Quic => "quic",
             Self::Ws => "ws",
@@ -97,6 +100,12 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

@@ -13,5 +13,6 @@ pub mod link;
 pub mod machine;
 pub mod options;
 pub mod peers;
+pub mod progress;
 pub mod report;
 pub mod runner;

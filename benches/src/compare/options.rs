@@ -1,21 +1,21 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use super::{
     cell::Cell,
     link::Link,
-    peers::{Custom, Peer},
+    peers::{Custom, Peer, Tunnel},
 };
 
 /// What to compare, how, and where the result goes.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Peers to compare: direct, relay-tls, relay-h2, relay-quinn, quic, h2, ws, grpc, or the name of a --peer; repeatable. All
-    /// by default
+    /// Peers to compare: direct, relay-tls, relay-h2, relay-quinn, quic, h2, ws, grpc, or the name of a --variant or a --peer;
+    /// repeatable. All by default
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
@@ -35,6 +35,12 @@ pub struct Options {
     /// A look at each kind of measurement, once: about a minute instead of ten
     #[arg(long)]
     quick: bool,
+
+    /// A carrier with settings of its own, as a peer of its own: flags of tunnel-server and tunnel-agent, behind `server:` of
+    /// the server alone, behind `agent:` of the agent alone. For example 'bbr=quic --quic-congestion bbr' or
+    /// 'threads=h2 server: --threads 2 agent: --threads 1'; repeatable
+    #[arg(long, value_name = "NAME=CARRIER FLAGS")]
+    variant: Vec<Tunnel>,
 
     /// Another tunnel: `sh -c COMMAND` starts all of its processes in the foreground. It is told in the environment:
     /// BENCH_LISTEN is where clients are to connect (the port leads to the target; with NAME+connect=COMMAND it takes HTTP
@@ -80,8 +86,13 @@ impl Options {
 
     /// The peers, in their order.
     pub fn peers(&self) -> anyhow::Result<Vec<Peer>> {
+        let variants = self.variant.iter().cloned().map(Peer::Tunnel);
         let custom = self.peer.iter().cloned().map(Peer::Custom);
-        let all: Vec<Peer> = Peer::built_in().into_iter().chain(custom).collect();
+        let all: Vec<Peer> = Peer::built_in().into_iter().chain(variants).chain(custom).collect();
+        let mut names = HashSet::new();
+        if let Some(twice) = all.iter().map(Peer::to_string).find(|name| !names.insert(name.clone())) {
+            bail!("two peers are called {twice}");
+        }
         if self.only.is_empty() {
             return Ok(all);
         }
@@ -90,6 +101,15 @@ impl Options {
             peer.with_context(|| format!("there is no peer {name}"))
         };
         self.only.iter().map(named).collect()
+    }
+
+    /// The variants that take part.
+    pub fn variants(&self) -> anyhow::Result<Vec<Tunnel>> {
+        let variants = self.peers()?.into_iter().filter_map(|peer| match peer {
+            Peer::Tunnel(tunnel) if self.variant.contains(&tunnel) => Some(tunnel),
+            _ => None,
+        });
+        Ok(variants.collect())
     }
 
     /// How often each measurement is made.
@@ -116,5 +136,41 @@ impl Options {
                 Ok(me.parent().context("this program is nowhere")?.to_owned())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(words: &[&str]) -> Options {
+        let words = ["carrier-bench"].iter().chain(words);
+        Command::try_parse_from(words).unwrap().options
+    }
+
+    #[test]
+    fn variants_are_chosen_by_name_like_any_peer() {
+        let bbr = "--variant=quic+bbr=quic --quic-congestion bbr";
+        let all = options(&[bbr]);
+        assert_eq!(all.peers().unwrap().len(), Peer::built_in().len() + 1);
+        assert_eq!(all.variants().unwrap().len(), 1);
+        let some = options(&[bbr, "--only=quic+bbr,quic"]);
+        let names: Vec<_> = some.peers().unwrap().iter().map(Peer::to_string).collect();
+        assert_eq!(names, ["quic+bbr", "quic"]);
+        assert!(options(&[bbr, "--only=quic"]).variants().unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_two_peers_have_one_name() {
+        assert!(options(&["--variant=quic=quic --threads 2"]).peers().is_err());
+        assert!(options(&["--variant=x=h2 --threads 2", "--peer=x=y"]).peers().is_err());
     }
 }

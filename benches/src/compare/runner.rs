@@ -20,6 +20,7 @@ use super::{
     machine::{Machine, calibrate, older},
     options::Options,
     peers::{Peer, Place, Running},
+    progress::{clear, note, progress},
     report::{Report, Settings},
 };
 use crate::{credentials::Credentials, target::control::Control};
@@ -98,6 +99,8 @@ impl Runner {
             repetitions: options.repetitions(),
             seconds: options.seconds()?,
             seed: options.seed,
+            variants: options.variants()?,
+            measurements: planned(&options, &peers)?,
         };
         Ok(Self {
             place: Place {
@@ -127,16 +130,33 @@ impl Runner {
         })
     }
 
-    /// Makes all measurements.
-    pub async fn run(mut self) -> anyhow::Result<Report> {
-        let cells = self.options.cells()?;
+    /// Makes all measurements, or as many as there are until it is interrupted.
+    pub async fn run(mut self, interrupted: impl Future<Output = ()>) -> anyhow::Result<Report> {
         let start = Instant::now();
+        tokio::select! {
+            made = self.measure_all(start) => made?,
+            () = interrupted => {}
+        }
+        clear();
+        self.report.took = start.elapsed();
+        for contender in self.contenders {
+            if let Some(running) = contender.running {
+                running.stop().await;
+            }
+        }
+        self.target.stop().await;
+        if let Some(link) = self.link {
+            link.stop().await;
+        }
+        drop(self.namespaces);
+        drop(self.dir);
+        Ok(self.report)
+    }
+
+    async fn measure_all(&mut self, start: Instant) -> anyhow::Result<()> {
+        let cells = self.options.cells()?;
         for (index, cell) in cells.iter().enumerate() {
-            let repetitions = if cell.measures_memory() {
-                1
-            } else {
-                self.options.repetitions()
-            };
+            let repetitions = repetitions(&self.options, *cell);
             for repetition in 0..repetitions {
                 let calibration = calibrate(self.report.machine.cpus);
                 self.report.calibrated(*cell, calibration);
@@ -161,20 +181,7 @@ impl Runner {
                 }
             }
         }
-        progress("");
-        self.report.took = start.elapsed();
-        for contender in self.contenders {
-            if let Some(running) = contender.running {
-                running.stop().await;
-            }
-        }
-        self.target.stop().await;
-        if let Some(link) = self.link {
-            link.stop().await;
-        }
-        drop(self.namespaces);
-        drop(self.dir);
-        Ok(self.report)
+        Ok(())
     }
 
     /// One measurement, and what it takes to make the next one.
@@ -272,8 +279,11 @@ impl Runner {
     async fn agents(&self, contender: usize, agents: usize) -> anyhow::Result<Outcome> {
         let Contender { peer, running, .. } = &self.contenders[contender];
         let running = running.as_ref().context("it does not run")?;
+        let Peer::Tunnel(tunnel) = peer else {
+            bail!("it has no agents");
+        };
         let job = AgentsJob {
-            carrier: peer.to_string(),
+            carrier: tunnel.carrier.to_string(),
             server: running.agents.context("it has no agents")?,
             pid: running.server.first().copied().unwrap_or_default(),
             credentials: self.place.credentials.clone(),
@@ -333,6 +343,21 @@ async fn connect(link: Link, seed: u64) -> anyhow::Result<(Child, Namespaces)> {
     Ok((child, namespaces))
 }
 
+/// How often a measurement is made.
+fn repetitions(options: &Options, cell: Cell) -> usize {
+    if cell.measures_memory() {
+        1
+    } else {
+        options.repetitions()
+    }
+}
+
+/// How many measurements there are to be.
+fn planned(options: &Options, peers: &[Peer]) -> anyhow::Result<usize> {
+    let of_cell = |cell: Cell| repetitions(options, cell) * peers.iter().filter(|peer| applies(cell, peer)).count();
+    Ok(options.cells()?.into_iter().map(of_cell).sum())
+}
+
 /// Whether there is such a measurement of a peer.
 fn applies(cell: Cell, peer: &Peer) -> bool {
     match cell {
@@ -361,19 +386,4 @@ pub fn tell(outcome: &impl Serialize) -> anyhow::Result<()> {
         println!("outcome {text}");
     }
     Ok(())
-}
-
-/// Shows how far it is: one line that changes, or nothing if nobody looks.
-#[allow(clippy::print_stderr)]
-fn progress(line: &str) {
-    use std::io::IsTerminal as _;
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{line}");
-    }
-}
-
-#[allow(clippy::print_stderr)]
-fn note(line: &str) {
-    progress("");
-    eprintln!("{line}");
 }

@@ -12,9 +12,9 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-pub use self::command::Custom;
+pub use self::{command::Custom, tunnel::Tunnel};
 use super::child::Child;
-use crate::{carrier, client::Path, process};
+use crate::{carrier::Kind, client::Path, process};
 
 /// What is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub enum Peer {
     Direct,
     /// A bare relay of two hops.
     Relay(Relay),
-    /// `tunnel-server` and `tunnel-agent` with this carrier.
-    Tunnel(carrier::Kind),
+    /// `tunnel-server` and `tunnel-agent`.
+    Tunnel(Tunnel),
     /// What the user names.
     Custom(Custom),
 }
@@ -74,12 +74,14 @@ pub struct Running {
 }
 
 impl Peer {
+    /// The carriers of the programs, in the order of the table.
+    pub const CARRIERS: [Kind; 4] = [Kind::Quic, Kind::H2, Kind::Ws, Kind::Grpc];
+
     /// All that are built in, in the order of the table.
     #[must_use]
     pub fn built_in() -> Vec<Self> {
-        use carrier::Kind;
         let relays = [Relay::Tls, Relay::H2, Relay::Quinn].map(Self::Relay);
-        let tunnels = [Kind::Quic, Kind::H2, Kind::Ws, Kind::Grpc].map(Self::Tunnel);
+        let tunnels = Self::CARRIERS.map(|kind| Self::Tunnel(kind.into()));
         [Self::Direct].into_iter().chain(relays).chain(tunnels).collect()
     }
 
@@ -94,7 +96,7 @@ impl Peer {
                 agents: None,
             }),
             Self::Relay(relay) => relay.start(place).await,
-            Self::Tunnel(kind) => tunnel::start(*kind, place).await,
+            Self::Tunnel(tunnel) => tunnel.start(place).await,
             Self::Custom(custom) => custom.start(place).await,
         }
         .with_context(|| format!("{self} does not start"))
@@ -108,7 +110,7 @@ impl fmt::Display for Peer {
             Self::Relay(Relay::Tls) => "relay-tls",
             Self::Relay(Relay::H2) => "relay-h2",
             Self::Relay(Relay::Quinn) => "relay-quinn",
-            Self::Tunnel(kind) => return write!(f, "{kind}"),
+            Self::Tunnel(tunnel) => &tunnel.name,
             Self::Custom(custom) => &custom.name,
         })
     }

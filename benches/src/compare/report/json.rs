@@ -12,6 +12,7 @@ impl Report {
             "format": 1,
             "machine": self.machine,
             "settings": self.settings,
+            "unfinished": self.unfinished().is_some(),
             "took_seconds": self.took.as_secs_f64(),
             "cells": self.cells.iter().map(Measured::json).collect::<Vec<_>>(),
         })
@@ -66,6 +67,8 @@ mod tests {
     #[test]
     fn every_run_can_be_found() {
         let json = report().json();
+        assert_eq!(json["settings"]["variants"][0]["agent"][1], "bbr");
+        assert_eq!(json["unfinished"], true);
         let cell = &json["cells"][0];
         assert_eq!((&json["format"], &cell["cell"]), (&1.into(), &"up-16".into()));
         assert_eq!(cell["calibration_ms"][0], 30.0);

@@ -8,7 +8,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{cell::Cell, client::Outcome, link::Link, machine::Machine};
+use super::{
+    cell::{Cell, Shown},
+    client::Outcome,
+    link::Link,
+    machine::Machine,
+    peers::Tunnel,
+};
 use crate::stats::Spread;
 
 /// How it was measured.
@@ -22,6 +28,10 @@ pub struct Settings {
     pub seed: u64,
     /// Over what; `None` is loopback.
     pub link: Option<Link>,
+    /// Carriers with settings of their own.
+    pub variants: Vec<Tunnel>,
+    /// How many measurements there are to be, with their repetitions.
+    pub measurements: usize,
 }
 
 /// All results.
@@ -90,6 +100,35 @@ impl Report {
         }
     }
 
+    /// How many measurements were made and how many there were to be, if some are missing.
+    fn unfinished(&self) -> Option<(usize, usize)> {
+        let rows = self.cells.iter().flat_map(|measured| &measured.peers);
+        let made = rows.map(|row| row.runs.len() + row.failed.len()).sum();
+        let wanted = self.settings.measurements;
+        (made < wanted).then_some((made, wanted))
+    }
+
+    /// What is wrong with it, in a sentence; `None` if nothing is.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let mut faults = Vec::new();
+        if let Some((made, wanted)) = self.unfinished() {
+            faults.push(format!("only {made} of {wanted} measurements were made"));
+        }
+        let rows = || self.cells.iter().flat_map(|measured| &measured.peers);
+        match rows().map(|row| row.failed.len()).sum() {
+            0 => {}
+            failed => faults.push(format!("measurements that failed: {failed}")),
+        }
+        match self.cells.iter().map(Measured::faulty).sum() {
+            0 => {}
+            faulty => faults.push(format!(
+                "measurements in which something failed, was lost or stayed unanswered: {faulty}"
+            )),
+        }
+        (!faults.is_empty()).then(|| faults.join("; "))
+    }
+
     fn measured(&mut self, cell: Cell) -> &mut Measured {
         let known = self.cells.iter().position(|measured| measured.cell == cell);
         let index = known.unwrap_or_else(|| {
@@ -101,6 +140,22 @@ impl Report {
             self.cells.len() - 1
         });
         &mut self.cells[index]
+    }
+}
+
+impl Measured {
+    /// How many runs gave figures that tell of faults.
+    fn faulty(&self) -> usize {
+        let figures = self.cell.figures().iter();
+        let keys: Vec<_> = figures
+            .filter(|figure| figure.shown == Shown::Faults)
+            .map(|figure| figure.key)
+            .collect();
+        let is_faulty = |run: &&Outcome| {
+            let counted = keys.iter().filter_map(|key| run.figures.get(*key));
+            !run.errors.is_empty() || counted.copied().any(|count| count > 0.0)
+        };
+        self.peers.iter().flat_map(|row| &row.runs).filter(is_faulty).count()
     }
 }
 
@@ -151,6 +206,8 @@ mod tests {
             seconds: 0.5,
             seed: 1,
             link: None,
+            variants: vec!["bbr=quic --quic-congestion bbr server: --threads 2".parse().unwrap()],
+            measurements: 5,
         };
         let mut report = Report::new(machine, settings);
         let cell = "up-16".parse().unwrap();
@@ -166,6 +223,23 @@ mod tests {
         report.add(cell, "quic", Err(anyhow::anyhow!("it has <ended>; it said:\nfire")));
         report.add(cell, "h2", Err(anyhow::anyhow!("it has ended")));
         report
+    }
+
+    #[test]
+    fn faults_are_told() {
+        let mut report = report();
+        let fault = report.fault().unwrap();
+        for part in ["only 4 of 5", "failed: 2", "unanswered: 2"] {
+            assert!(fault.contains(part), "{fault}");
+        }
+        report.settings.measurements = 4;
+        assert!(!report.fault().unwrap().contains("only"));
+        for row in &mut report.cells[0].peers {
+            row.failed.clear();
+            row.runs.retain(|run| run.errors.is_empty());
+        }
+        report.settings.measurements = 0;
+        assert_eq!(report.fault(), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ impl Report {
             settings,
             took,
             cells,
+            ..
         } = self;
         let mut text = format!(
             "Version {} ({}), {}, {}, {} × {}, TCP {}. {}, {} repetitions of {} s, peers in turn, seed {}; {:.0} s in all.\n\
@@ -33,6 +34,24 @@ impl Report {
             settings.seed,
             took.as_secs_f64(),
         );
+        for variant in &settings.variants {
+            let of_end = [("server", &variant.server), ("agent", &variant.agent)];
+            let flags = of_end.map(|(end, flags)| match &flags[..] {
+                [] => format!("no flags for the {end}"),
+                flags => format!("`{}` for the {end}", flags.join(" ")),
+            });
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "`{}` is `{}` with {}.",
+                variant.name,
+                variant.carrier,
+                flags.join(" and ")
+            );
+        }
+        if let Some((made, wanted)) = self.unfinished() {
+            let _ = writeln!(text, "Interrupted: {made} of {wanted} measurements were made.");
+        }
         for measured in cells {
             measured.write(&mut text);
         }
@@ -70,7 +89,7 @@ impl Row {
     fn show(&self, key: &str, shown: Shown) -> String {
         match shown {
             Shown::Spread => show(self.spread(key)),
-            Shown::Sum => {
+            Shown::Sum | Shown::Faults => {
                 let values = self.values(key);
                 if values.is_empty() {
                     "–".to_owned()
@@ -161,6 +180,9 @@ mod tests {
         assert_eq!(cells[2], "0.123 (0.123–0.300)", "{text}");
         assert_eq!(cells[7..9], ["4", "2/3"], "{text}");
         assert!(text.contains("| h2 "), "{text}");
+        assert!(text.contains("4 of 5 measurements"), "{text}");
+        let variant = "`bbr` is `quic` with `--quic-congestion bbr --threads 2` for the server and `--quic-congestion bbr` for the agent.";
+        assert!(text.contains(variant), "{text}");
         assert!(text.contains("- quic: connecting failed (2×)"), "{text}");
         assert!(text.contains("- h2: it has ended (1×)"), "{text}");
     }
