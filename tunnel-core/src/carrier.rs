@@ -4,7 +4,7 @@
 //! halves. What every implementation must hold to is written down as laws in `tunnel-testkit`, which runs them
 //! against each carrier.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -183,6 +183,15 @@ pub trait Connection: fmt::Debug + Send + Sync {
 
     /// Figures of the moment.
     fn stats(&self) -> ConnectionStats;
+}
+
+/// Why a connection has ended, if it has by now.
+pub(crate) async fn ended(connection: &dyn Connection) -> Option<ConnectionError> {
+    tokio::select! {
+        biased;
+        cause = connection.closed() => Some(cause),
+        () = ready(()) => None,
+    }
 }
 
 /// A stream that the peer has opened and that waits for an answer.

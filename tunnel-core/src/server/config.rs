@@ -21,7 +21,8 @@ pub struct ServerConfig {
     /// How long opening a stream may take in all, tries elsewhere included; a client's own deadline shortens it.
     /// Default 30 s: longer than an agent's attempt to connect to a target that does not answer.
     pub dial_timeout: Duration,
-    /// Through how many connections one stream is tried, if it was certainly not delivered. Default 3.
+    /// Through how many agents one stream is tried, if it was certainly not delivered. Default 3. Connections on which
+    /// no agent has seen it, because they had ended or were draining, do not count.
     pub max_tries: u32,
     /// How many streams may wait for their answer at once, over all agents. Default 16,384; each holds some kilobytes.
     pub max_pending_dials: u32,

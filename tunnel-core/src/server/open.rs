@@ -12,6 +12,7 @@ use super::{
     streams::{Tracked, Wish},
 };
 use crate::{
+    carrier,
     error::{ConnectionError, OpenError},
     metrics::Counted,
     opener::{OpenFailure, OpenRequest, Opened, Selector},
@@ -88,7 +89,8 @@ impl Inner {
         let scope = (on_behalf == OnBehalf::Client).then(|| policy.scope(&access));
         let mut tried = Tried::default();
         let mut last = None;
-        for _ in 0..self.config.max_tries {
+        let mut tries = 0;
+        while tries < self.config.max_tries {
             if self.is_draining() {
                 let text = "this server is shutting down; use another one";
                 return Err(by_server(RefusalKind::DestinationUnavailable, text));
@@ -138,8 +140,12 @@ impl Inner {
                     };
                     match failed.elsewhere {
                         Elsewhere::Nowhere => return Err(failure),
+                        // The agent has not seen it, and there are only so many connections.
                         Elsewhere::Connection => tried.connections.push(live.id()),
-                        Elsewhere::Agent => tried.agents.push(agent),
+                        Elsewhere::Agent => {
+                            tries += 1;
+                            tried.agents.push(agent);
+                        }
                     }
                     last = Some(failure);
                 }
@@ -205,10 +211,8 @@ impl Inner {
         deadline: Instant,
     ) -> Result<(Duplex, InFlight), Failed> {
         // The registry may be a moment behind: what has ended before the dial was certainly not delivered.
-        tokio::select! {
-            biased;
-            cause = live.connection().closed() => return Err(Failed::before(&cause)),
-            () = std::future::ready(()) => {}
+        if let Some(cause) = carrier::ended(&**live.connection()).await {
+            return Err(Failed::before(&cause));
         }
         let in_flight = live.enter();
         let mut dial = Dial::new(live);

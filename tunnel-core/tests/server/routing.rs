@@ -359,6 +359,86 @@ async fn an_end_that_nobody_has_noticed_yet_costs_another_try() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_that_turn_out_to_drain_do_not_use_up_the_tries() {
+    let world = World::new();
+    let carrier = world.carrier.another(common_name("leaving"));
+    let mut leaving = Vec::new();
+    for _ in 0..6 {
+        leaving.push(
+            world
+                .connect(&carrier, claim("leaving", 1), Behaviour::Echo)
+                .await
+                .unwrap(),
+        );
+    }
+    let well = world.agent("well", Behaviour::Echo).await;
+    let mut busy = request();
+    busy.selector = well.id.clone().into();
+    let _busy = world.server.open(busy).await.unwrap();
+    for (number, agent) in leaving.iter().enumerate() {
+        match number % 2 {
+            0 => agent.connection.drain(),
+            _ => agent.connection.close(CloseCode::DONE, ""),
+        }
+    }
+    let opened = world.open().await.unwrap();
+    assert_eq!(opened.agent.as_str(), "well");
+    assert_eq!(world.metric("dial_retries_total"), 6.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_connection_is_that_of_its_streams_alone() {
+    let world = World::new();
+    let mut agents = Vec::new();
+    for behaviour in [Behaviour::Echo, Behaviour::Ignore] {
+        let carrier = world.carrier.another(common_name("a"));
+        agents.push(world.connect(&carrier, claim("a", 1), behaviour).await.unwrap());
+    }
+    let [echo, silent] = &agents[..] else { unreachable!() };
+    let held = world.open().await.unwrap();
+    let server = world.server.clone();
+    let pending = tokio::spawn(async move { server.open(request()).await });
+    settle().await;
+    let streams = |agent: &Agent| agent.connection.stats().streams_open;
+    assert_eq!((streams(echo), streams(silent)), (1, 1));
+
+    silent.carrier.wire().cut();
+    // The agent may have seen it, so it is not tried once more.
+    assert_eq!(kind(pending.await.unwrap()), RefusalKind::ConnectionTerminated);
+    settle().await;
+    assert_eq!(world.connected(), [("a".to_owned(), 1)]);
+    round_trip(held.stream.into_io(), b"still here").await;
+    round_trip(world.open().await.unwrap().stream.into_io(), b"and anew").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_answers_nothing_loses_its_share_to_its_siblings() {
+    let world = World::new();
+    let (one, other) = (
+        world.carrier.another(common_name("a")),
+        world.carrier.another(common_name("a")),
+    );
+    let mute = world.connect(&one, claim("a", 1), Behaviour::Echo).await.unwrap();
+    let well = world.connect(&other, claim("a", 1), Behaviour::Echo).await.unwrap();
+    mute.carrier.wire().silence();
+    let mut failed = 0;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut wish = request();
+        wish.head.deadline = Some(Duration::from_secs(2));
+        match world.server.open(wish).await {
+            Ok(opened) => held.push(opened),
+            Err(failure) => {
+                assert_eq!(failure.refusal.kind, RefusalKind::ConnectionTimeout);
+                failed += 1;
+            }
+        }
+    }
+    assert_eq!((failed, held.len()), (2, 18));
+    assert_eq!(well.connection.stats().streams_open, 18);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pending_dials_are_limited() {
     let mut config = ServerConfig::default();
     config.max_pending_dials = 1;
