@@ -129,6 +129,7 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
         .any(ForwardSpec::is_secure)
         .then(|| tls::for_callers(&args));
     let mut config = AgentConfig::default();
+    config.connections = args.connections;
     config.max_accepted = args.max_forward_connections;
     config.connect_timeout = args.connect_timeout;
     config.max_pending_dials = args.max_pending_dials;
@@ -275,7 +276,18 @@ fn listener_json(listener: &ListenerStatus) -> serde_json::Value {
 }
 
 fn server_json(server: &ServerStatus) -> serde_json::Value {
-    let state = match &server.state {
+    json!({
+        "urls": server.remotes,
+        "connection": state_json(&server.state),
+        "connections": server.connections.iter().map(state_json).collect::<Vec<_>>(),
+        "last_error": server.last_error.as_ref().map(|error| error.text.clone()),
+        "draining_connections": server.draining_connections,
+        "same_as": server.same_as,
+    })
+}
+
+fn state_json(state: &ServerState) -> serde_json::Value {
+    match state {
         ServerState::Connected {
             server,
             carrier,
@@ -290,14 +302,8 @@ fn server_json(server: &ServerStatus) -> serde_json::Value {
             "since_seconds": since.as_secs(),
         }),
         ServerState::Waiting { next_try, .. } => json!({ "state": "waiting", "next_try_ms": next_try.as_millis() }),
+        ServerState::Queued => json!({ "state": "queued" }),
         ServerState::Ended => json!({ "state": "ended" }),
         _ => json!({ "state": "connecting" }),
-    };
-    json!({
-        "urls": server.remotes,
-        "connection": state,
-        "last_error": server.last_error.as_ref().map(|error| error.text.clone()),
-        "draining_connections": server.draining_connections,
-        "same_as": server.same_as,
-    })
+    }
 }

@@ -85,8 +85,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let inside = inside.transpose()?;
     info!("server {} starts", plan.id);
     // Their names are theirs before an agent can ask for them.
-    for Upstream { claim, carrier, .. } in plan.upstreams {
-        server.upstream(claim, carrier)?;
+    for upstream in plan.upstreams {
+        server.upstream(upstream.claim, upstream.carrier, upstream.connections)?;
     }
     for (_, listener) in listeners {
         server.listen(listener)?;
@@ -416,16 +416,18 @@ impl Status for ServerStatus {
 }
 
 fn upstream_json(upstream: &UpstreamStatus) -> serde_json::Value {
-    let connection = match upstream.state {
+    let state = |state: &UpstreamState| match state {
         UpstreamState::Connected { since, .. } => json!({ "state": "connected", "since_seconds": since.as_secs() }),
         UpstreamState::Waiting { next_try, .. } => json!({ "state": "waiting", "next_try_ms": next_try.as_millis() }),
+        UpstreamState::Queued => json!({ "state": "queued" }),
         UpstreamState::Ended => json!({ "state": "ended" }),
         _ => json!({ "state": "connecting" }),
     };
     json!({
         "name": upstream.name.as_str(),
         "url": upstream.remote,
-        "connection": connection,
+        "connection": state(&upstream.state),
+        "connections": upstream.connections.iter().map(state).collect::<Vec<_>>(),
         "last_error": upstream.last_error.as_ref().map(|error| error.text.clone()),
     })
 }

@@ -1,6 +1,10 @@
 //! The command line of `tunnel-agent`.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Parser;
 
@@ -100,6 +104,17 @@ pub struct AgentArgs {
     /// --proxy env: NO_PROXY]
     #[arg(long, env = "TUNNEL_NO_PROXY", value_name = "LIST", help_heading = "Servers")]
     pub no_proxy: Option<String>,
+
+    /// How many connections are kept with each server, at most 32; new streams go to the one with the fewest. More than one
+    /// where one core (with --threads), one congestion window or the losses of one TCP connection are the limit
+    #[arg(
+        long,
+        env = "TUNNEL_CONNECTIONS",
+        value_name = "N",
+        default_value = "1",
+        help_heading = "Servers"
+    )]
+    pub connections: NonZeroU32,
 
     /// Where others connect to this agent and open streams by CONNECT over HTTP/2, as Envoy, curl and a tunnel-server's
     /// --upstream do: h2://ADDR, hbone://ADDR, and in clear text h2c://ADDR; repeatable

@@ -1,9 +1,9 @@
 //! The proxies that a server dials itself.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, num::NonZeroU32, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
-use tunnel_core::{AgentId, Carrier, Claim, Generation, HostPort};
+use tunnel_core::{AgentConfig, AgentId, Carrier, Claim, Generation, HostPort};
 use tunnel_tls::ClientTls;
 
 use super::Scheme;
@@ -12,6 +12,9 @@ use crate::{
     cli::ServerArgs,
     tls, url,
 };
+
+/// The largest number of connections with an upstream, as of an agent with a server.
+const MOST: u32 = AgentConfig::MAX_CONNECTIONS;
 
 /// An `--upstream` that was understood.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub struct UpstreamSpec {
     pub spiffe: Vec<String>,
     /// The name that the proxy's certificate must hold, if it is not the host of the URL.
     pub server_name: Option<String>,
+    /// How many connections are kept with it.
+    pub connections: NonZeroU32,
 }
 
 /// An upstream that is ready to be dialled.
@@ -37,6 +42,8 @@ pub struct Upstream {
     pub claim: Claim,
     /// What dials it.
     pub carrier: Arc<dyn Carrier>,
+    /// How many connections are kept with it.
+    pub connections: NonZeroU32,
     /// What it is verified by, where there is TLS.
     pub tls: Option<ClientTls>,
 }
@@ -64,6 +71,7 @@ impl UpstreamSpec {
         Ok(Upstream {
             claim: self.claim.clone(),
             carrier: carrier.with_context(|| format!("cannot dial {self}"))?,
+            connections: self.connections,
             tls,
         })
     }
@@ -84,6 +92,7 @@ impl UpstreamSpec {
             baggage: None,
             spiffe: Vec::new(),
             server_name: None,
+            connections: NonZeroU32::MIN,
         };
         for (key, value) in url::query(query)? {
             spec.set(&key, value)?;
@@ -115,7 +124,16 @@ impl UpstreamSpec {
             "spiffe" => self.spiffe.push(value),
             "server-name" => self.server_name = Some(value),
             "baggage" => self.baggage = Some(value),
-            _ => bail!("has an unknown parameter {key:?}; there is label, spiffe, server-name and baggage"),
+            "connections" => {
+                let number = value.parse().ok().filter(|number: &NonZeroU32| number.get() <= MOST);
+                let Some(number) = number else {
+                    bail!("connections={value} is not a number from 1 to {MOST}");
+                };
+                self.connections = number;
+            }
+            _ => {
+                bail!("has an unknown parameter {key:?}; there is label, spiffe, server-name, baggage and connections")
+            }
         }
         Ok(())
     }
@@ -173,6 +191,9 @@ mod tests {
             assert_eq!(parsed(upstream), meaning);
         }
         let spec = UpstreamSpec::parse("a=h2://p?label=zone=a&label=tier=1").unwrap();
+        assert_eq!(spec.connections.get(), 1);
+        let several = UpstreamSpec::parse("a=h2://p?connections=4").unwrap();
+        assert_eq!(several.connections.get(), 4);
         let mut labels: Vec<_> = spec.claim.labels.iter().collect();
         labels.sort();
         assert_eq!(labels, [("tier", "1"), ("zone", "a")]);
@@ -194,6 +215,8 @@ mod tests {
             ("a=h2c://p:1?spiffe=spiffe://td", "h2c:// has none"),
             ("a=h2://p?zone=a", "unknown parameter \"zone\""),
             ("a=h2://p?label=zone", "label=zone is not NAME=VALUE"),
+            ("a=h2://p?connections=0", "connections=0 is not a number from 1 to 32"),
+            ("a=h2://p?connections=33", "connections=33 is not a number from 1 to 32"),
             ("a=h2://p?label", "is not KEY=VALUE"),
             ("a=h2://p?baggage=%zz", "is not percent-encoded"),
         ] {

@@ -135,6 +135,11 @@ async fn a_wrong_configuration_is_explained_in_one_sentence() {
         ),
         (
             AGENT,
+            format!("{agent} --connections=33"),
+            "33 connections with each server are too many; the most is 32",
+        ),
+        (
+            AGENT,
             format!("{agent} --threads=0"),
             "invalid value '0' for '--threads",
         ),

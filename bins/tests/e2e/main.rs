@@ -22,6 +22,7 @@ mod identity;
 mod loss;
 mod proxies;
 mod reload;
+mod several;
 mod shutdown;
 mod streams;
 mod support;

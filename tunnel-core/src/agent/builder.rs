@@ -142,7 +142,7 @@ impl AgentBuilder {
             entries: self
                 .servers
                 .into_iter()
-                .map(|carriers| Arc::new(Entry::new(carriers)))
+                .map(|carriers| Arc::new(Entry::new(carriers, config.connections)))
                 .collect(),
             connected: watch::Sender::new(0),
             draining: watch::Sender::new(false),

@@ -1,6 +1,6 @@
 //! What can be set about an agent.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::{accept::AcceptConfig, keep::BackoffConfig};
 
@@ -8,6 +8,11 @@ use crate::{accept::AcceptConfig, keep::BackoffConfig};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct AgentConfig {
+    /// How many connections are kept with each server, at most [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS). New streams
+    /// go to the one that has the fewest. Default 1, which costs both ends the least; more share the work where one
+    /// core, one congestion window or the losses of one TCP connection are the limit. They are one session of one
+    /// generation. A server that takes fewer keeps those that it has taken.
+    pub connections: NonZeroU32,
     /// How long connecting to a server may take by the last of its carriers, up to the welcome. Default 10 s.
     pub connect_timeout: Duration,
     /// How long it may take by a carrier that another one can stand in for. Default 4 s, so that a network that
@@ -31,6 +36,7 @@ pub struct AgentConfig {
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
+            connections: NonZeroU32::MIN,
             connect_timeout: Duration::from_secs(10),
             fallback_after: Duration::from_secs(4),
             max_pending_dials: 1024,
@@ -49,13 +55,23 @@ pub enum InvalidAgentConfig {
     /// A setting must be more than zero.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
+    /// There are to be too many connections.
+    #[error("{0} connections with each server are too many; the most is {max}", max = AgentConfig::MAX_CONNECTIONS)]
+    TooManyConnections(NonZeroU32),
     /// There is no way to reach a server.
     #[error("server {0} has no carrier")]
     NoCarrier(usize),
 }
 
 impl AgentConfig {
+    /// The largest number of connections with each server: what servers take by default
+    /// ([`ServerConfig::max_connections_per_agent`](crate::ServerConfig::max_connections_per_agent)).
+    pub const MAX_CONNECTIONS: u32 = 32;
+
     pub(super) fn validate(&self) -> Result<(), InvalidAgentConfig> {
+        if self.connections.get() > Self::MAX_CONNECTIONS {
+            return Err(InvalidAgentConfig::TooManyConnections(self.connections));
+        }
         let settings = [
             ("connect_timeout", self.connect_timeout.is_zero()),
             ("fallback_after", self.fallback_after.is_zero()),

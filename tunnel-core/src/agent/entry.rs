@@ -1,8 +1,11 @@
 //! One configured server: how it is reached, and how the agent stands with it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::time::Instant;
@@ -11,7 +14,7 @@ use tunnel_proto::ServerId;
 use super::status::{ServerState, ServerStatus};
 use crate::{
     carrier::Carrier,
-    keep::{Current, Phase, Standing},
+    keep::{Bundle, Current, Phase, Standing},
 };
 
 /// One configured server.
@@ -19,7 +22,8 @@ use crate::{
 pub(super) struct Entry {
     /// Best first.
     pub(super) carriers: Vec<Arc<dyn Carrier>>,
-    pub(super) standing: Standing,
+    /// The connections with it that are kept. Behind a load balancer they may lead to different servers.
+    pub(super) bundle: Bundle,
     /// How many connections with it are served.
     served: AtomicUsize,
 }
@@ -32,12 +36,17 @@ impl Current {
 }
 
 impl Entry {
-    pub(super) fn new(carriers: Vec<Arc<dyn Carrier>>) -> Self {
+    pub(super) fn new(carriers: Vec<Arc<dyn Carrier>>, connections: NonZeroU32) -> Self {
         Self {
             carriers,
-            standing: Standing::new(),
+            bundle: Bundle::new(connections),
             served: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether a connection leads to this server.
+    pub(super) fn is_connected_with(&self, server: &ServerId) -> bool {
+        self.bundle.current().any(|current| current.server() == Some(server))
     }
 
     /// Counts a connection as served until the guard is dropped.
@@ -46,33 +55,48 @@ impl Entry {
         Served(Arc::clone(self))
     }
 
+    /// The connections on which streams can be opened, the least busy one first.
+    pub(super) fn least_busy_first(&self) -> Vec<Arc<Current>> {
+        let mut current: Vec<_> = self.bundle.current().collect();
+        current.sort_by_cached_key(|current| current.connection.stats().streams_open);
+        current
+    }
+
     pub(super) fn status(&self, now: Instant) -> ServerStatus {
-        let (phase, last_error) = self.standing.get(now);
-        let state = match &phase {
-            Phase::Connecting => ServerState::Connecting,
-            Phase::Connected(current) => match current.server() {
-                Some(server) => ServerState::Connected {
-                    server: server.clone(),
-                    carrier: current.connection.peer().carrier,
-                    remote: current.remote.clone(),
-                    addr: current.connection.peer().remote_addr,
-                    since: now.saturating_duration_since(current.since),
-                },
-                None => ServerState::Connecting,
-            },
-            Phase::Waiting { until } => ServerState::Waiting {
-                next_try: until.saturating_duration_since(now),
-            },
-            Phase::Ended => ServerState::Ended,
-        };
-        let current = usize::from(matches!(state, ServerState::Connected { .. }));
+        let phases = self.bundle.all().iter().map(Standing::phase);
+        let connections: Vec<_> = phases.map(|phase| state(&phase, now)).collect();
+        let is_up = |state: &&ServerState| matches!(state, ServerState::Connected { .. });
+        let up = connections.iter().filter(is_up).count();
         ServerStatus {
             remotes: self.carriers.iter().map(|carrier| carrier.remote()).collect(),
-            state,
-            last_error,
-            draining_connections: self.served.load(Ordering::Relaxed).saturating_sub(current),
+            state: state(&self.bundle.best(), now),
+            connections,
+            last_error: self.bundle.last_error(now),
+            draining_connections: self.served.load(Ordering::Relaxed).saturating_sub(up),
             same_as: None,
         }
+    }
+}
+
+/// How it stands with one connection.
+fn state(phase: &Phase, now: Instant) -> ServerState {
+    match phase {
+        Phase::Queued => ServerState::Queued,
+        Phase::Connecting => ServerState::Connecting,
+        Phase::Connected(current) => match current.server() {
+            Some(server) => ServerState::Connected {
+                server: server.clone(),
+                carrier: current.connection.peer().carrier,
+                remote: current.remote.clone(),
+                addr: current.connection.peer().remote_addr,
+                since: now.saturating_duration_since(current.since),
+            },
+            None => ServerState::Connecting,
+        },
+        Phase::Waiting { until } => ServerState::Waiting {
+            next_try: until.saturating_duration_since(now),
+        },
+        Phase::Ended => ServerState::Ended,
     }
 }
 

@@ -9,13 +9,13 @@ use super::{Inner, entry::Entry, metrics::CauseLabels, serve};
 use crate::{
     carrier::{Carrier, Connection},
     error::DialError,
-    keep::{self, Chain, Current, Failure, NotConnected, Phase, Remote, Standing},
+    keep::{self, Bundle, Chain, Current, Failure, NotConnected, Phase, Remote, Standing},
     metrics::CarrierLabels,
 };
 
-/// Keeps one server connected until the agent drains or ends.
-pub(super) async fn run(agent: Arc<Inner>, entry: Arc<Entry>) {
-    let server = Server { agent, entry };
+/// Keeps one of the connections with a server until the agent drains or ends.
+pub(super) async fn run(agent: Arc<Inner>, entry: Arc<Entry>, at: usize) {
+    let server = Server { agent, entry, at };
     let agent = &server.agent;
     tokio::select! {
         // Before the agent's own drain is taken for the server's.
@@ -26,10 +26,12 @@ pub(super) async fn run(agent: Arc<Inner>, entry: Arc<Entry>) {
     server.set(Phase::Ended);
 }
 
-/// One configured server, as its agent keeps it.
+/// One of the connections with a configured server.
 struct Server {
     agent: Arc<Inner>,
     entry: Arc<Entry>,
+    /// Which one of them.
+    at: usize,
 }
 
 impl Remote for Server {
@@ -37,18 +39,21 @@ impl Remote for Server {
         String::new()
     }
 
+    fn bundle(&self) -> &Bundle {
+        &self.entry.bundle
+    }
+
     fn standing(&self) -> &Standing {
-        &self.entry.standing
+        &self.entry.bundle.all()[self.at]
     }
 
     fn set(&self, phase: Phase) {
-        self.agent.set_phase(&self.entry, phase);
+        self.agent.set_phase(self.standing(), phase);
     }
 
     async fn connect(&self) -> Result<Arc<Current>, NotConnected> {
-        let (agent, entry) = (&self.agent, &self.entry);
-        let (carrier, connection) = connect(agent, entry).await?;
-        Ok(agent.connected(entry, &*carrier, connection))
+        let (carrier, connection) = connect(&self.agent, &self.entry).await?;
+        Ok(self.connected(&*carrier, connection))
     }
 }
 
@@ -58,6 +63,7 @@ async fn connect(agent: &Inner, entry: &Entry) -> Result<(Arc<dyn Carrier>, Arc<
     if let Some(source) = &agent.credential {
         let secret = source.get().await.map_err(|error| NotConnected {
             failure: Failure::PLAIN,
+            is_overloaded: false,
             text: format!("cannot get the credential: {}", Chain(&error)),
         })?;
         claim.credential = Some(secret);
@@ -67,6 +73,7 @@ async fn connect(agent: &Inner, entry: &Entry) -> Result<(Arc<dyn Carrier>, Arc<
             is_retryable: false,
             not_before: None,
         },
+        is_overloaded: false,
         text: String::new(),
     };
     for (at, carrier) in entry.carriers.iter().enumerate() {
@@ -79,6 +86,7 @@ async fn connect(agent: &Inner, entry: &Entry) -> Result<(Arc<dyn Carrier>, Arc<
             failed.text.push_str("; ");
         }
         failed.text.push_str(&Chain(&error).to_string());
+        failed.is_overloaded |= keep::is_overloaded(&error);
         failed.failure.is_retryable |= error.is_retryable();
         failed.failure.not_before = failed.failure.not_before.max(error.not_before());
         if asks_for_patience(&error) {
@@ -129,25 +137,22 @@ fn asks_for_patience(error: &DialError) -> bool {
     matches!(error, DialError::Rejected { rejection, .. } if rejection.code.is_retryable())
 }
 
-impl Inner {
+impl Server {
     /// Puts a new connection to use.
-    fn connected(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-        carrier: &dyn Carrier,
-        connection: Arc<dyn Connection>,
-    ) -> Arc<Current> {
+    fn connected(&self, carrier: &dyn Carrier, connection: Arc<dyn Connection>) -> Arc<Current> {
+        let Self { agent, entry, .. } = self;
         let current = Current::new(Arc::clone(&connection), carrier.remote());
         let remote = &current.remote;
-        if let Some(server) = current.server() {
+        // Once for each server, however many connections there are with it.
+        if let Some(server) = current.server().filter(|server| !entry.is_connected_with(server)) {
             info!("connected with server {server} at {remote}");
-            if let Some(other) = self.twin(entry, server) {
+            if let Some(other) = agent.twin(entry, server) {
                 warn!("{remote} and {other} lead to the same server, {server}: losing it loses both");
             }
         }
         let served = entry.serve();
-        self.set_phase(entry, Phase::Connected(Arc::clone(&current)));
-        self.tasks.spawn(serve::run(Arc::clone(self), connection, served));
+        self.set(Phase::Connected(Arc::clone(&current)));
+        agent.tasks.spawn(serve::run(Arc::clone(agent), connection, served));
         current
     }
 }

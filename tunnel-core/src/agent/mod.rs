@@ -43,17 +43,17 @@ use self::{entry::Entry, listen::Port, targets::Targets};
 pub use crate::keep::{Backoff, BackoffConfig, Failure, LastError};
 use crate::{
     accept::Gate,
-    carrier::{Connection, Listener},
+    carrier::{self, Connection, Listener},
     error::OpenError,
     inbound::InboundHandler,
-    keep::Phase,
+    keep::{Phase, Standing},
     policy::AgentPolicy,
     stream::Duplex,
 };
 
 /// An agent that has not been started.
 ///
-/// It keeps a connection with each of its servers: dials again when one is lost, first quickly, then with
+/// It keeps a connection with each of its servers, or [several](AgentConfig::connections): dials again when one is lost, first quickly, then with
 /// [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one finishes its streams.
 pub struct Agent(Arc<Inner>);
 
@@ -115,7 +115,9 @@ impl Agent {
     pub fn start(self) -> RunningAgent {
         let inner = self.0;
         for entry in &inner.entries {
-            inner.tasks.spawn(keep::run(Arc::clone(&inner), Arc::clone(entry)));
+            for at in 0..entry.bundle.all().len() {
+                inner.tasks.spawn(keep::run(Arc::clone(&inner), Arc::clone(entry), at));
+            }
         }
         RunningAgent {
             _stop_with_last: Arc::new(inner.stop.clone().drop_guard()),
@@ -170,18 +172,25 @@ impl RunningAgent {
         let _ = connected.wait_for(|&connected| connected > 0).await;
     }
 
-    /// Opens a stream towards a server, the first configured one that is connected and not draining, and waits for its
-    /// answer.
+    /// Opens a stream towards a server, the first configured one that is connected and not draining, on the one of the
+    /// connections with it that has the fewest streams, and waits for its answer.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up the stream.
     pub async fn open(&self, head: StreamHead) -> Result<Duplex, AgentOpenError> {
         let mut last = AgentOpenError::NotConnected;
-        for current in self.inner.entries.iter().filter_map(|entry| entry.standing.current()) {
-            match current.connection.open(head.clone()).await {
+        for current in self.inner.entries.iter().flat_map(|entry| entry.least_busy_first()) {
+            let connection = &*current.connection;
+            if let Some(cause) = carrier::ended(connection).await {
+                last = AgentOpenError::Open(OpenError::Connection(cause));
+                continue;
+            }
+            match connection.open(head.clone()).await {
                 Ok(stream) => return Ok(streams::counted(&self.inner.metrics, "agent", stream)),
-                Err(OpenError::Draining) => last = AgentOpenError::Open(OpenError::Draining),
+                Err(error @ (OpenError::Draining | OpenError::Connection(_))) if error.is_undelivered() => {
+                    last = AgentOpenError::Open(error);
+                }
                 Err(error) => return Err(AgentOpenError::Open(error)),
             }
         }
@@ -192,17 +201,14 @@ impl RunningAgent {
     /// choose the server themselves; what they open is not counted.
     #[must_use]
     pub fn connections(&self) -> Vec<Arc<dyn Connection>> {
-        let current = self.inner.entries.iter().filter_map(|entry| entry.standing.current());
+        let current = self.inner.entries.iter().flat_map(|entry| entry.bundle.current());
         current.map(|current| Arc::clone(&current.connection)).collect()
     }
 
     /// Cuts short what is left of every wait before a new attempt to connect, and the whole wait after an attempt that
     /// is under way: something has changed, such as a certificate or the network.
     pub fn redial(&self) {
-        self.inner
-            .entries
-            .iter()
-            .for_each(|entry| entry.standing.redial.notify_waiters());
+        self.inner.entries.iter().for_each(|entry| entry.bundle.redial());
     }
 
     /// The policy in force.
@@ -281,15 +287,15 @@ impl Inner {
         }
     }
 
-    fn set_phase(&self, entry: &Entry, phase: Phase) {
-        entry.standing.set(phase);
+    fn set_phase(&self, standing: &Standing, phase: Phase) {
+        standing.set(phase);
         // Counted under the lock of the watch, so that the last to change something has the last word.
         self.connected.send_if_modified(|connected| {
             let before = *connected;
             *connected = self
                 .entries
                 .iter()
-                .filter(|entry| entry.standing.current().is_some())
+                .filter(|entry| entry.bundle.current().next().is_some())
                 .count();
             *connected != before
         });
@@ -298,7 +304,7 @@ impl Inner {
     /// The remote of another entry that is connected with the same server.
     fn twin(&self, entry: &Arc<Entry>, server: &ServerId) -> Option<String> {
         let others = self.entries.iter().filter(|other| !Arc::ptr_eq(other, entry));
-        let mut connected = others.filter_map(|other| other.standing.current());
+        let mut connected = others.flat_map(|other| other.bundle.current());
         let twin = connected.find(|current| current.server() == Some(server))?;
         Some(twin.remote.clone())
     }

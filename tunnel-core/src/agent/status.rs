@@ -40,31 +40,42 @@ pub struct ListenerStatus {
 pub struct ServerStatus {
     /// How the server is reached, best first: a URL for each carrier.
     pub remotes: Vec<String>,
-    /// Whether it is connected.
+    /// Whether it is connected: the state of the connection that stands best.
     pub state: ServerState,
+    /// The states of the connections that are kept with it, as many as
+    /// [`AgentConfig::connections`](super::AgentConfig::connections). Behind a load balancer they may lead to different
+    /// servers.
+    pub connections: Vec<ServerState>,
     /// What went wrong last.
     pub last_error: Option<LastError>,
     /// How many older connections with the server only finish their streams.
     pub draining_connections: usize,
-    /// The place in [`AgentStatus::servers`] of another one that has turned out to be the same server. Both
-    /// connections are kept, but they are no protection against the loss of that server.
+    /// The place in [`AgentStatus::servers`] of another one that has turned out to be the same server. The
+    /// connections of both are kept, but they are no protection against the loss of that server.
     pub same_as: Option<usize>,
 }
 
 impl ServerStatus {
     /// Whether both are connected, and with the same server.
     pub(super) fn is_same_server(&self, other: &Self) -> bool {
-        match (&self.state, &other.state) {
-            (ServerState::Connected { server: this, .. }, ServerState::Connected { server: that, .. }) => this == that,
-            _ => false,
-        }
+        self.connected_servers()
+            .any(|this| other.connected_servers().any(|that| this == that))
+    }
+
+    fn connected_servers(&self) -> impl Iterator<Item = &ServerId> {
+        self.connections.iter().filter_map(|state| match state {
+            ServerState::Connected { server, .. } => Some(server),
+            _ => None,
+        })
     }
 }
 
-/// Whether a server is connected.
+/// How it stands with a connection with a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerState {
+    /// Another connection with the server is tried first.
+    Queued,
     /// The agent is trying to connect.
     Connecting,
     /// It is connected.

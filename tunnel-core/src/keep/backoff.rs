@@ -27,6 +27,9 @@ pub struct BackoffConfig {
     /// The shortest wait after a failure that somebody has to change something about, such as a credential that is
     /// not accepted. Default 10 s: tokens and policies do change.
     pub slow_floor: Duration,
+    /// The longest wait before another attempt at a connection that a server has rejected beside others which it keeps;
+    /// the shortest is half of it. Default 5 min: a limit on connections changes rarely.
+    pub surplus_cap: Duration,
     /// The longest time for which a server can keep the agent away with its "not before". Default 5 min.
     pub max_not_before: Duration,
 }
@@ -40,6 +43,7 @@ impl Default for BackoffConfig {
             cap: Duration::from_secs(30),
             healthy_after: Duration::from_secs(10),
             slow_floor: Duration::from_secs(10),
+            surplus_cap: Duration::from_secs(300),
             max_not_before: Duration::from_secs(300),
         }
     }
@@ -134,6 +138,13 @@ impl Backoff {
         self.since = Some(now);
         let wait = self.between(Duration::ZERO, LEAST);
         self.at_least(failure, wait)
+    }
+
+    /// How long to wait after the server has taken no more connections than it keeps.
+    pub fn surplus(&mut self, failure: Failure) -> Duration {
+        let cap = self.config.surplus_cap;
+        let wait = self.between(cap / 2, cap);
+        wait.max(self.at_least(failure, Duration::ZERO))
     }
 
     /// Makes a wait as long as the failure asks for.
@@ -256,6 +267,14 @@ mod tests {
             prop_assert!(slow.contains(&wait), "{wait:?}");
             let wait = backoff.lost(Instant::now(), Duration::from_secs(lasted), HOPELESS);
             prop_assert!(slow.contains(&wait), "{wait:?}");
+        }
+
+        #[test]
+        fn what_is_too_much_is_tried_rarely(seed: u64, asked in 0u64..100_000) {
+            let not_before = Some(Duration::from_secs(asked));
+            let wait = backoff(seed).surplus(Failure { not_before, ..Failure::PLAIN });
+            prop_assert!(wait >= Duration::from_secs(150.max(asked.min(300))), "{wait:?} for {asked} s");
+            prop_assert!(wait <= Duration::from_secs(375), "{wait:?} for {asked} s");
         }
 
         #[test]

@@ -4,35 +4,40 @@
 //! [`Backoff`]. What a connection is used for is its owner's.
 
 mod backoff;
+mod bundle;
 mod report;
 mod standing;
 
-use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, info, warn};
-use tunnel_proto::Claim;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tunnel_proto::{Claim, CloseCode};
 
-use self::report::Novelty;
+use self::bundle::Turn;
 pub use self::{
     backoff::{Backoff, BackoffConfig, Failure},
     standing::LastError,
 };
 pub(crate) use self::{
+    bundle::Bundle,
     report::Chain,
     standing::{Current, Phase, Standing},
 };
 use crate::{
-    carrier::{Carrier, Connection},
-    error::{ConnectionError, DialError},
+    carrier::{self, Carrier, Connection},
+    error::{ConnectionError, DialError, Initiator},
     time::after,
 };
 
-/// A remote that is kept connected.
+/// One of the connections with a remote, as its loop sees it.
 pub(crate) trait Remote: Sync {
-    /// How log lines about it begin: with nothing, or with its name, a colon and a space.
+    /// How log lines about the remote begin: with nothing, or with its name, a colon and a space.
     fn name(&self) -> String;
 
+    /// All connections with the remote.
+    fn bundle(&self) -> &Bundle;
+
+    /// How it stands with this one, which is part of the bundle.
     fn standing(&self) -> &Standing;
 
     /// Notes how it stands.
@@ -48,52 +53,28 @@ pub(crate) trait Remote: Sync {
 #[derive(Debug)]
 pub(crate) struct NotConnected {
     pub(crate) failure: Failure,
+    /// Whether the remote was there and takes no more connections at the moment.
+    pub(crate) is_overloaded: bool,
     /// What went wrong, with the causes.
     pub(crate) text: String,
 }
 
-/// Keeps a remote connected until the future is dropped.
+/// Keeps a connection with a remote until the future is dropped.
 pub(crate) async fn keep(remote: &impl Remote, config: BackoffConfig) -> Infallible {
-    let (name, standing) = (remote.name(), remote.standing());
-    let mut backoff = Backoff::new(config, fastrand::Rng::new());
-    let mut novelty = Novelty::default();
+    let redialled = || remote.standing().redial.notified();
+    let mut keeper = Keeper::new(remote, config);
     loop {
+        keeper.take_turn().await;
         remote.set(Phase::Connecting);
         // Made before the attempt: what changes meanwhile may come too late for it.
-        let mut redial = standing.redial.notified();
+        let mut redial = redialled();
         let wait = match remote.connect().await {
             Ok(current) => {
-                novelty.clear();
-                let cause = until_lost(&*current.connection).await;
-                redial = standing.redial.notified();
-                let now = Instant::now();
-                let wait = backoff.lost(
-                    now,
-                    now.saturating_duration_since(current.since),
-                    cause.as_ref().map_or(Failure::PLAIN, Failure::from),
-                );
-                let url = &current.remote;
-                match cause {
-                    Some(cause) => {
-                        let text = Chain(&cause).to_string();
-                        warn!("{name}connection with {url} lost: {text}; connecting again in {wait:.0?}");
-                        standing.set_error(now, text);
-                    }
-                    None => info!("{name}{url} is draining; connecting anew in {wait:.0?}, open streams go on"),
-                }
-                wait
+                let cause = keeper.until_lost(&current).await;
+                redial = redialled();
+                keeper.lost(&current, cause)
             }
-            Err(NotConnected { failure, text }) => {
-                let now = Instant::now();
-                let wait = backoff.failed(now, failure);
-                if novelty.is_news(&text, now) {
-                    warn!("{name}not connected: {text}; trying again in {wait:.0?}");
-                } else {
-                    debug!("{name}not connected: {text}; trying again in {wait:.0?}");
-                }
-                standing.set_error(now, text);
-                wait
-            }
+            Err(not_connected) => keeper.failed(not_connected),
         };
         let until = after(Instant::now(), wait);
         remote.set(Phase::Waiting { until });
@@ -104,14 +85,110 @@ pub(crate) async fn keep(remote: &impl Remote, config: BackoffConfig) -> Infalli
     }
 }
 
-/// Waits until a connection takes no new streams any more; gives the cause if it has ended.
-async fn until_lost(connection: &dyn Connection) -> Option<ConnectionError> {
-    connection.draining().await;
-    // It may drain because it has ended.
-    tokio::select! {
-        biased;
-        cause = connection.closed() => Some(cause),
-        () = ready(()) => None,
+/// What is lost sooner than this was not wanted by the remote, although it was welcome.
+const A_WHILE: Duration = Duration::from_secs(1);
+
+/// What a loop remembers of its attempts.
+struct Keeper<'a, R> {
+    remote: &'a R,
+    name: String,
+    backoff: Backoff,
+    turn: Option<Turn<'a>>,
+    /// Whether the connection before has lasted for a while, if there was one.
+    has_lasted: bool,
+}
+
+impl<'a, R: Remote> Keeper<'a, R> {
+    fn new(remote: &'a R, config: BackoffConfig) -> Self {
+        Self {
+            remote,
+            name: remote.name(),
+            backoff: Backoff::new(config, fastrand::Rng::new()),
+            turn: None,
+            has_lasted: true,
+        }
+    }
+
+    async fn take_turn(&mut self) {
+        if self.turn.is_none() {
+            self.remote.set(Phase::Queued);
+            self.turn = self.remote.bundle().turn().await;
+        }
+    }
+
+    /// Waits until a new connection takes no new streams any more; gives the cause if it has ended.
+    async fn until_lost(&mut self, current: &Current) -> Option<ConnectionError> {
+        let bundle = self.remote.bundle();
+        let count = bundle.count();
+        bundle.report.connected(&self.name, &current.remote, count);
+        let is_first = count.up == 1;
+        if is_first {
+            // What has kept the others away may be over.
+            bundle.redial();
+        }
+        let mut lost = pin!(until_lost(&*current.connection));
+        if is_first && !self.has_lasted {
+            // As long as connections do not last, one at a time is enough.
+            if let Ok(cause) = timeout(A_WHILE, &mut lost).await {
+                return cause;
+            }
+        }
+        self.turn = None;
+        lost.await
+    }
+
+    /// How long to wait after a connection that drains, or was lost for this cause.
+    fn lost(&mut self, current: &Current, cause: Option<ConnectionError>) -> Duration {
+        let Self { remote, backoff, .. } = self;
+        let (bundle, now) = (remote.bundle(), Instant::now());
+        remote.set(Phase::Queued);
+        let lasted = now.saturating_duration_since(current.since);
+        self.has_lasted = lasted >= A_WHILE;
+        let failure = cause.as_ref().map_or(Failure::PLAIN, Failure::from);
+        let count = bundle.count();
+        if let Some(cause) = &cause
+            && count.up > 0
+            && cause.initiator() == Initiator::Remote
+            && cause.code() == Some(CloseCode::OVERLOADED)
+        {
+            // Welcome at first, and one too many in the end.
+            return self.surplus(failure, Chain(cause).to_string());
+        }
+        let wait = backoff.lost(now, lasted, failure);
+        let text = cause.map(|cause| Chain(&cause).to_string());
+        bundle
+            .report
+            .lost(&self.name, &current.remote, text.as_deref(), count, wait);
+        if let Some(text) = text {
+            remote.standing().set_error(now, text);
+        }
+        wait
+    }
+
+    /// How long to wait after an attempt that has failed.
+    fn failed(&mut self, failed: NotConnected) -> Duration {
+        let Self { remote, backoff, .. } = self;
+        let (bundle, now) = (remote.bundle(), Instant::now());
+        let count = bundle.count();
+        if count.up > 0 {
+            self.turn = None;
+            if failed.is_overloaded {
+                return self.surplus(failed.failure, failed.text);
+            }
+        }
+        let wait = backoff.failed(now, failed.failure);
+        bundle.report.failed(&self.name, &failed.text, count, wait);
+        remote.standing().set_error(now, failed.text);
+        wait
+    }
+
+    /// How long to wait when the remote takes no more connections than are up.
+    fn surplus(&mut self, failure: Failure, text: String) -> Duration {
+        let bundle = self.remote.bundle();
+        let wait = self.backoff.surplus(failure);
+        bundle.report.surplus(&self.name, &text, bundle.count(), wait);
+        self.remote.standing().set_error(Instant::now(), text);
+        wait
     }
 }
 
@@ -134,7 +211,20 @@ impl From<&DialError> for NotConnected {
     fn from(error: &DialError) -> Self {
         Self {
             failure: Failure::from(error),
+            is_overloaded: is_overloaded(error),
             text: Chain(error).to_string(),
         }
     }
+}
+
+/// Whether the server is there and takes no more connections at the moment.
+pub(crate) fn is_overloaded(error: &DialError) -> bool {
+    matches!(error, DialError::Rejected { rejection, .. } if rejection.code == CloseCode::OVERLOADED)
+}
+
+/// Waits until a connection takes no new streams any more; gives the cause if it has ended.
+async fn until_lost(connection: &dyn Connection) -> Option<ConnectionError> {
+    connection.draining().await;
+    // It may drain because it has ended.
+    carrier::ended(connection).await
 }

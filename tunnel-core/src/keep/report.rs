@@ -1,8 +1,16 @@
-//! Errors as people read them.
+//! What is told of a remote in the log.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::bundle::Count;
 
 /// An error with its causes, in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
@@ -22,19 +30,116 @@ impl fmt::Display for Chain<'_> {
 /// How often a failure that lasts is worth a line in the log.
 const REMIND_AFTER: Duration = Duration::from_secs(300);
 
-/// Decides which failures are worth a line in the log: the first of each cause, and now and then one that lasts.
+/// Connections that are lost for the same cause within this time are one event. Those of a dead path are noticed at
+/// different times, within the bound of keepalive.
+const ONE_EVENT: Duration = Duration::from_secs(30);
+
+/// Tells of a remote in the log: once, however many connections are kept with it. What is no news is for debugging.
 #[derive(Debug, Default)]
-pub(crate) struct Novelty {
+pub(super) struct Report(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    loss: Novelty,
+    failure: Novelty,
+    /// Why the remote takes no more connections than it has.
+    surplus: Option<String>,
+    /// Whether the number of connections that are up is what was told last.
+    is_settled: bool,
+}
+
+/// Writes a line at this level if it is news.
+macro_rules! tell {
+    ($is_news:expr, $level:ident, $($line:tt)+) => {
+        if $is_news { $level!($($line)+) } else { debug!($($line)+) }
+    };
+}
+
+impl Report {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection has come up. Whose it is, is told by its owner; this tells how many there are, once no other is
+    /// about to come.
+    pub(super) fn connected(&self, name: &str, url: &str, count: Count) {
+        let mut told = self.told();
+        told.failure.clear();
+        if count.up == count.all {
+            told.surplus = None;
+        }
+        if count.all > 1 {
+            let is_news = count.coming == 0 && !told.is_settled;
+            tell!(is_news, info, "{name}{count} are up, the latest with {url}");
+            told.is_settled |= is_news;
+        }
+    }
+
+    /// A connection drains, or was lost for this cause, and is to be replaced after a wait.
+    pub(super) fn lost(&self, name: &str, url: &str, cause: Option<&str>, count: Count, wait: Duration) {
+        let mut told = self.told();
+        let is_news = told.loss.is_news(cause.unwrap_or_default(), Instant::now(), ONE_EVENT) || count.up == 0;
+        told.is_settled &= !is_news;
+        let Some(cause) = cause else {
+            tell!(
+                is_news,
+                info,
+                "{name}{url} is draining; connecting anew in {wait:.0?}, open streams go on"
+            );
+            return;
+        };
+        if count.up == 0 {
+            warn!("{name}connection with {url} lost: {cause}; connecting again in {wait:.0?}");
+        } else {
+            let news = format_args!("a connection with {url} lost: {cause}; {count} are left");
+            tell!(is_news, warn, "{name}{news}, connecting again in {wait:.0?}");
+        }
+    }
+
+    /// An attempt has failed for this cause.
+    pub(super) fn failed(&self, name: &str, cause: &str, count: Count, wait: Duration) {
+        let is_news = self.told().failure.is_news(cause, Instant::now(), REMIND_AFTER);
+        if count.up == 0 {
+            tell!(
+                is_news,
+                warn,
+                "{name}not connected: {cause}; trying again in {wait:.0?}"
+            );
+        } else {
+            tell!(
+                is_news,
+                warn,
+                "{name}only {count} are up: {cause}; trying again in {wait:.0?}"
+            );
+        }
+    }
+
+    /// The remote takes no more connections than are up, for this cause.
+    pub(super) fn surplus(&self, name: &str, cause: &str, count: Count, wait: Duration) {
+        let mut told = self.told();
+        let is_news = told.surplus.as_deref() != Some(cause);
+        tell!(
+            is_news,
+            warn,
+            "{name}{count} are up and no more are taken: {cause}; the next try is in {wait:.0?}"
+        );
+        told.surplus = Some(cause.to_owned());
+    }
+}
+
+/// Decides which events are worth a line in the log: the first of each cause, and now and then one that lasts.
+#[derive(Debug, Default)]
+struct Novelty {
     last: Option<(String, Instant)>,
 }
 
 impl Novelty {
-    /// Whether to log this failure.
-    pub(crate) fn is_news(&mut self, cause: &str, now: Instant) -> bool {
+    /// Whether to log this event, which counts as known for as long.
+    fn is_news(&mut self, cause: &str, now: Instant, known_for: Duration) -> bool {
         let known = self
             .last
             .as_ref()
-            .is_some_and(|(last, at)| last == cause && now.saturating_duration_since(*at) < REMIND_AFTER);
+            .is_some_and(|(last, at)| last == cause && now.saturating_duration_since(*at) < known_for);
         if !known {
             self.last = Some((cause.to_owned(), now));
         }
@@ -42,7 +147,7 @@ impl Novelty {
     }
 
     /// There was a success: the next failure is news, whatever its cause.
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.last = None;
     }
 }
@@ -66,13 +171,13 @@ mod tests {
             (304, "refused"),
             (305, "refused"),
         ] {
-            if novelty.is_news(cause, start + Duration::from_secs(secs)) {
+            if novelty.is_news(cause, start + Duration::from_secs(secs), REMIND_AFTER) {
                 told.push(secs);
             }
         }
         assert_eq!(told, [0, 2, 4, 304]);
         novelty.clear();
-        assert!(novelty.is_news("refused", start + Duration::from_secs(306)));
+        assert!(novelty.is_news("refused", start + Duration::from_secs(306), REMIND_AFTER));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How it stands with a remote.
+//! How it stands with a connection.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,7 +9,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::carrier::Connection;
 
-/// How it stands with a remote that is kept connected.
+/// How it stands with a connection that is kept with a remote.
 #[derive(Debug)]
 pub(crate) struct Standing {
     /// Cuts a wait short.
@@ -35,9 +35,13 @@ pub struct LastError {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
+    /// Another connection with the remote is dialled first.
+    Queued,
     Connecting,
     Connected(Arc<Current>),
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Ended,
 }
 
@@ -66,7 +70,7 @@ impl Standing {
         Self {
             redial: Notify::new(),
             now: Mutex::new(Now {
-                phase: Phase::Connecting,
+                phase: Phase::Queued,
                 last_error: None,
             }),
         }
@@ -84,23 +88,23 @@ impl Standing {
         self.now().last_error = Some((at, text));
     }
 
-    /// The phase and what went wrong last.
-    pub(crate) fn get(&self, at: Instant) -> (Phase, Option<LastError>) {
-        let now = self.now();
-        let error = now.last_error.clone();
-        let phase = now.phase.clone();
-        drop(now);
-        let error = error.map(|(failed, text)| LastError {
+    pub(crate) fn phase(&self) -> Phase {
+        self.now().phase.clone()
+    }
+
+    /// What went wrong last.
+    pub(crate) fn last_error(&self, at: Instant) -> Option<LastError> {
+        let error = self.now().last_error.clone();
+        error.map(|(failed, text)| LastError {
             text,
             ago: at.saturating_duration_since(failed),
-        });
-        (phase, error)
+        })
     }
 
     pub(crate) fn current(&self) -> Option<Arc<Current>> {
         match &self.now().phase {
             Phase::Connected(current) => Some(Arc::clone(current)),
-            Phase::Connecting | Phase::Waiting { .. } | Phase::Ended => None,
+            Phase::Queued | Phase::Connecting | Phase::Waiting { .. } | Phase::Ended => None,
         }
     }
 }

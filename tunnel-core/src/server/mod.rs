@@ -10,7 +10,7 @@ mod serve;
 mod streams;
 mod upstream;
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -108,7 +108,7 @@ impl Server {
         Ok(addr)
     }
 
-    /// Connects with a proxy that this server dials itself, and keeps it connected, in a task of its own, until the
+    /// Connects with a proxy that this server dials itself, and keeps it connected, in tasks of its own, until the
     /// server drains. While it is connected it is an agent like any other, under the name and with the labels of
     /// `claim`. Must be called in a tokio runtime.
     ///
@@ -116,8 +116,15 @@ impl Server {
     /// is disconnected. Claim rules of the policy and the limit on agents are about agents and not asked. What `carrier`
     /// dials must be an agent's end of a connection with the name of `claim`; whether it is the right one is for
     /// `carrier` to verify.
-    pub fn upstream(&self, claim: Claim, carrier: Arc<dyn Carrier>) -> Result<(), DuplicateUpstream> {
-        upstream::start(&self.inner, claim, carrier)
+    ///
+    /// As many `connections` are kept with it, and new streams go to the one that has the fewest.
+    pub fn upstream(
+        &self,
+        claim: Claim,
+        carrier: Arc<dyn Carrier>,
+        connections: NonZeroU32,
+    ) -> Result<(), DuplicateUpstream> {
+        upstream::start(&self.inner, claim, carrier, connections)
     }
 
     /// How the server stands with its upstreams, in the order in which they were added.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     carrier::{Carrier, Connection},
     error::DialError,
-    keep::{self, Current, Failure, LastError, NotConnected, Phase, Remote, Standing},
+    keep::{self, Bundle, Current, Failure, LastError, NotConnected, Phase, Remote, Standing},
     registry::{DuplicateUpstream, LiveConnection, Origin},
 };
 
@@ -30,16 +31,20 @@ pub struct UpstreamStatus {
     pub name: AgentId,
     /// How it is reached: a URL.
     pub remote: String,
-    /// Whether it is connected.
+    /// Whether it is connected: the state of the connection that stands best.
     pub state: UpstreamState,
+    /// The states of all connections that are kept with it.
+    pub connections: Vec<UpstreamState>,
     /// What went wrong last.
     pub last_error: Option<LastError>,
 }
 
-/// Whether an upstream is connected.
+/// How it stands with a connection with an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UpstreamState {
+    /// Another connection with the upstream is tried first.
+    Queued,
     /// The server is trying to connect.
     Connecting,
     /// It is connected.
@@ -67,7 +72,7 @@ pub(super) struct Upstreams(Mutex<Vec<Arc<Entry>>>);
 struct Entry {
     claim: Claim,
     carrier: Arc<dyn Carrier>,
-    standing: Standing,
+    bundle: Bundle,
 }
 
 impl Upstreams {
@@ -85,35 +90,40 @@ impl Upstreams {
     }
 
     pub(super) fn redial(&self) {
-        self.all()
-            .iter()
-            .for_each(|entry| entry.standing.redial.notify_waiters());
+        self.all().iter().for_each(|entry| entry.bundle.redial());
     }
 }
 
 impl Entry {
     fn status(&self, now: Instant) -> UpstreamStatus {
-        let (phase, last_error) = self.standing.get(now);
+        let state = |phase: Phase| match phase {
+            Phase::Queued => UpstreamState::Queued,
+            Phase::Connecting => UpstreamState::Connecting,
+            Phase::Connected(current) => UpstreamState::Connected {
+                since: now.saturating_duration_since(current.since),
+            },
+            Phase::Waiting { until } => UpstreamState::Waiting {
+                next_try: until.saturating_duration_since(now),
+            },
+            Phase::Ended => UpstreamState::Ended,
+        };
         UpstreamStatus {
             name: self.claim.agent.clone(),
             remote: self.carrier.remote(),
-            state: match phase {
-                Phase::Connecting => UpstreamState::Connecting,
-                Phase::Connected(current) => UpstreamState::Connected {
-                    since: now.saturating_duration_since(current.since),
-                },
-                Phase::Waiting { until } => UpstreamState::Waiting {
-                    next_try: until.saturating_duration_since(now),
-                },
-                Phase::Ended => UpstreamState::Ended,
-            },
-            last_error,
+            state: state(self.bundle.best()),
+            connections: self.bundle.all().iter().map(Standing::phase).map(state).collect(),
+            last_error: self.bundle.last_error(now),
         }
     }
 }
 
 /// Keeps an upstream's name for it, and starts to dial it.
-pub(super) fn start(server: &Arc<Inner>, claim: Claim, carrier: Arc<dyn Carrier>) -> Result<(), DuplicateUpstream> {
+pub(super) fn start(
+    server: &Arc<Inner>,
+    claim: Claim,
+    carrier: Arc<dyn Carrier>,
+    connections: NonZeroU32,
+) -> Result<(), DuplicateUpstream> {
     for displaced in server.registry.reserve(&claim.agent)? {
         displaced.close(
             CloseCode::CONFLICT,
@@ -123,25 +133,30 @@ pub(super) fn start(server: &Arc<Inner>, claim: Claim, carrier: Arc<dyn Carrier>
     let entry = Arc::new(Entry {
         claim,
         carrier,
-        standing: Standing::new(),
+        bundle: Bundle::new(connections),
     });
     server.upstreams.add(Arc::clone(&entry));
-    let upstream = Upstream {
-        server: Arc::clone(server),
-        entry,
-    };
-    server.tasks.spawn(upstream.run());
+    for at in 0..entry.bundle.all().len() {
+        let upstream = Upstream {
+            server: Arc::clone(server),
+            entry: Arc::clone(&entry),
+            at,
+        };
+        server.tasks.spawn(upstream.run());
+    }
     Ok(())
 }
 
-/// One upstream, as its server keeps it.
+/// One of the connections with an upstream.
 struct Upstream {
     server: Arc<Inner>,
     entry: Arc<Entry>,
+    /// Which one of them.
+    at: usize,
 }
 
 impl Upstream {
-    /// Keeps the upstream connected until the server drains or ends.
+    /// Keeps the connection until the server drains or ends.
     async fn run(self) {
         tokio::select! {
             // Before the server's own drain is taken for the upstream's.
@@ -184,8 +199,12 @@ impl Remote for Upstream {
         format!("upstream {}: ", self.entry.claim.agent)
     }
 
+    fn bundle(&self) -> &Bundle {
+        &self.entry.bundle
+    }
+
     fn standing(&self) -> &Standing {
-        &self.entry.standing
+        &self.entry.bundle.all()[self.at]
     }
 
     async fn connect(&self) -> Result<Arc<Current>, NotConnected> {
@@ -197,19 +216,19 @@ impl Remote for Upstream {
                 connection.close(rejection.code, rejection.text.as_str());
                 return Err(NotConnected {
                     failure: Failure::PLAIN,
+                    is_overloaded: rejection.code == CloseCode::OVERLOADED,
                     text: rejection.to_string(),
                 });
             }
         };
         let current = Current::new(Arc::clone(&connection), self.entry.carrier.remote());
-        let peer = connection.peer();
-        info!(
-            "{}connected with {} at {}, which is {}",
-            self.name(),
-            current.remote,
-            peer.remote_addr,
-            peer.identity
-        );
+        if !self.entry.bundle.is_up() {
+            let (name, url, peer) = (self.name(), &current.remote, connection.peer());
+            info!(
+                "{name}connected with {url} at {}, which is {}",
+                peer.remote_addr, peer.identity
+            );
+        }
         self.set(Phase::Connected(Arc::clone(&current)));
         server.tasks.spawn(attend(Arc::clone(server), live));
         Ok(current)

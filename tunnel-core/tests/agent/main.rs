@@ -9,7 +9,9 @@
 
 mod connecting;
 mod listening;
+mod log;
 mod scripted;
 mod serving;
+mod several;
 mod shutdown;
 mod support;

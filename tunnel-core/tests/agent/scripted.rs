@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,11 +22,13 @@ use tunnel_core::{
 };
 
 /// What a dial comes to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Connected,
     Refused,
     Hangs,
+    /// Connects after a while.
+    Slow(Duration),
     Rejected(CloseCode, Option<Duration>),
 }
 
@@ -36,6 +38,9 @@ pub(crate) struct Scripted {
     name: &'static str,
     script: Mutex<VecDeque<Outcome>>,
     dials: Mutex<Vec<(Instant, Claim)>>,
+    under_way: AtomicUsize,
+    /// The largest number of dials that were under way at once.
+    most_at_once: AtomicUsize,
     connections: watch::Sender<Vec<Arc<Fake>>>,
 }
 
@@ -45,6 +50,8 @@ impl Scripted {
             name,
             script: Mutex::new(script.into_iter().collect()),
             dials: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
             connections: watch::Sender::default(),
         })
     }
@@ -52,6 +59,11 @@ impl Scripted {
     /// When it was dialled, from `start`.
     pub(crate) fn dialled(&self, start: Instant) -> Vec<Duration> {
         self.dials.lock().unwrap().iter().map(|(at, _)| *at - start).collect()
+    }
+
+    /// The largest number of dials that were under way at once.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
     }
 
     /// The claims that it was dialled with.
@@ -69,6 +81,13 @@ impl Scripted {
         let mut connections = self.connections.subscribe();
         let connections = connections.wait_for(|connections| connections.len() > number).await;
         Arc::clone(&connections.unwrap()[number])
+    }
+
+    fn connect(&self) -> Arc<Fake> {
+        let fake = Arc::new(Fake::new(self.name));
+        self.connections
+            .send_modify(|connections| connections.push(Arc::clone(&fake)));
+        fake
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -90,12 +109,12 @@ impl Carrier for Scripted {
         self.dials.lock().unwrap().push((Instant::now(), claim.clone()));
         let outcome = self.script.lock().unwrap().pop_front().unwrap_or(Outcome::Connected);
         let remote = self.remote();
+        let _under_way = UnderWay::new(self);
         match outcome {
-            Outcome::Connected => {
-                let fake = Arc::new(Fake::new(self.name));
-                self.connections
-                    .send_modify(|connections| connections.push(Arc::clone(&fake)));
-                Ok(fake)
+            Outcome::Connected => Ok(self.connect()),
+            Outcome::Slow(time) => {
+                sleep(time).await;
+                Ok(self.connect())
             }
             Outcome::Refused => Err(DialError::Unreachable {
                 remote,
@@ -112,6 +131,23 @@ impl Carrier for Scripted {
                 Err(DialError::Rejected { remote, rejection })
             }
         }
+    }
+}
+
+/// Counts a dial as under way until it is dropped.
+struct UnderWay<'a>(&'a Scripted);
+
+impl<'a> UnderWay<'a> {
+    fn new(carrier: &'a Scripted) -> Self {
+        let now = carrier.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        carrier.most_at_once.fetch_max(now, Ordering::SeqCst);
+        Self(carrier)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -143,6 +179,11 @@ impl Fake {
     pub(crate) fn lose(&self) {
         let error = io::Error::from(io::ErrorKind::ConnectionReset);
         self.ended.send_replace(Some(ConnectionError::transport(error)));
+    }
+
+    /// The server closes it.
+    pub(crate) fn close_by_server(&self, code: CloseCode) {
+        self.ended.send_replace(Some(ConnectionError::remote(code, "")));
     }
 
     /// The server drains.

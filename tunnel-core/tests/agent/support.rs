@@ -14,6 +14,7 @@ use tunnel_core::{
 use tunnel_testkit::memory::{self, MemoryCarrier};
 
 /// A server with one memory listener, and the carrier that reaches it.
+#[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) server: Server,
     pub(crate) carrier: MemoryCarrier,

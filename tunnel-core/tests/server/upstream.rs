@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use tunnel_testkit::memory;
 use crate::support::{Behaviour, World, claim, common_name, kind, request, round_trip, settle, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
+const ONE: NonZeroU32 = NonZeroU32::MIN;
 
 /// A proxy that is there or not.
 #[derive(Debug)]
@@ -91,7 +93,7 @@ impl Carrier for Proxy {
 }
 
 fn up(server: &Server, name: &str, proxy: &Arc<Proxy>) {
-    server.upstream(claim(name, 1), Arc::clone(proxy) as _).unwrap();
+    server.upstream(claim(name, 1), Arc::clone(proxy) as _, ONE).unwrap();
 }
 
 fn state(server: &Server) -> UpstreamState {
@@ -120,7 +122,7 @@ async fn an_upstream_carries_streams_as_an_agent_does() {
     let mut claimed = claim("site-a", 1);
     assert!(claimed.labels.insert("zone", "a"));
     let zone_a = claimed.labels.clone();
-    world.server.upstream(claimed, Arc::clone(&proxy) as _).unwrap();
+    world.server.upstream(claimed, Arc::clone(&proxy) as _, ONE).unwrap();
     let session = soon(world.server.wait_for(&"site-a".parse().unwrap())).await;
     assert_eq!(session.principal(), Some("cn:proxy.example"));
     exchange(&world, Selector::Any).await;
@@ -282,10 +284,39 @@ async fn rules_about_claims_and_the_limit_on_agents_are_not_about_upstreams() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn several_connections_with_an_upstream_are_one_session() {
+    let world = World::new();
+    let proxy = Proxy::new(true);
+    let three = NonZeroU32::new(3).unwrap();
+    world
+        .server
+        .upstream(claim("site-a", 1), Arc::clone(&proxy) as _, three)
+        .unwrap();
+    proxy.end(2).await;
+    settle().await;
+    assert_eq!(world.connected(), [("site-a".to_owned(), 3)]);
+    let held = [world.open().await.unwrap(), world.open().await.unwrap()];
+    let busy = async |number: usize| proxy.end(number).await.stats().streams_open;
+    assert_eq!([busy(0).await, busy(1).await, busy(2).await], [1, 1, 0]);
+
+    proxy.end(0).await.close(CloseCode::DONE, "");
+    settle().await;
+    assert!(matches!(state(&world.server), UpstreamState::Connected { .. }));
+    proxy.end(3).await;
+    settle().await;
+    let states = world.server.upstreams().swap_remove(0).connections;
+    let is_up = |state: &UpstreamState| matches!(state, UpstreamState::Connected { .. });
+    assert!(states.len() == 3 && states.iter().all(is_up), "{states:?}");
+    let [_lost, held] = held;
+    round_trip(held.stream.into_io(), b"still here").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_upstreams_cannot_have_one_name() {
     let world = World::new();
     up(&world.server, "site-a", &Proxy::new(true));
-    let error = world.server.upstream(claim("site-a", 1), Proxy::new(true)).unwrap_err();
+    let again = world.server.upstream(claim("site-a", 1), Proxy::new(true), ONE);
+    let error = again.unwrap_err();
     assert_eq!(error.to_string(), "there are two upstreams named site-a");
     assert_eq!(world.server.upstreams().len(), 1);
 }
