@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 use tunnel_core::{
     Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Peer, StreamHead,
@@ -56,8 +57,8 @@ impl QuicConnection {
 
 #[async_trait]
 impl Connection for QuicConnection {
-    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
-        opening::open(&self.shared, head).await
+    async fn open_with(&self, head: StreamHead, early: &mut Bytes) -> Result<Duplex, OpenError> {
+        opening::open(&self.shared, head, early).await
     }
 
     async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError> {

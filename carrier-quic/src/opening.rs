@@ -1,7 +1,13 @@
 //! Streams that this side opens.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+};
 
+use bytes::Bytes;
 use tunnel_core::{
     Answer, Duplex, OpenError, RecvError, RecvStream, SendStream, StreamCode, StreamHead,
     proto::{FrameKind, Message},
@@ -14,12 +20,12 @@ use crate::{
     stream::Halves,
 };
 
-/// Opens a stream and waits for the peer's answer.
+/// Opens a stream, and sends of its first bytes what there is room for until the peer's answer has come.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future drops the halves, and so resets and stops a stream that the peer may have seen.
-pub(crate) async fn open(shared: &Arc<Shared>, head: StreamHead) -> Result<Duplex, OpenError> {
+pub(crate) async fn open(shared: &Arc<Shared>, head: StreamHead, early: &mut Bytes) -> Result<Duplex, OpenError> {
     let mut halves = next_stream(shared).await?;
     let sent = write_preamble(&mut halves.tx, head.encode()).await;
     if let Err(error @ OpenError::Connection(_)) = sent {
@@ -28,7 +34,14 @@ pub(crate) async fn open(shared: &Arc<Shared>, head: StreamHead) -> Result<Duple
     // A peer that refuses may stop the stream as well; its answer says more.
     let mut messages = Messages::expecting(&[FrameKind::Answer]);
     let awaited = shared.awaited.enter();
-    let answer = messages.next(&mut halves.rx).await;
+    let answer = {
+        let mut answer = pin!(messages.next(&mut halves.rx));
+        poll_fn(|cx| {
+            while !early.is_empty() && matches!(halves.tx.poll_send(cx, early), Poll::Ready(Ok(_))) {}
+            answer.as_mut().poll(cx)
+        })
+        .await
+    };
     drop(awaited);
     match answer {
         Ok(Message::Answer(Answer::Accepted)) => {

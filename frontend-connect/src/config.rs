@@ -40,8 +40,8 @@ pub struct Config {
     pub max_pending_dials_per_client: usize,
     /// How many dials may be pending in all; the next request is refused with 503. Default: 4096.
     pub max_pending_dials: usize,
-    /// How many bytes that a client sends before the answer are held. Then no more are read until the answer.
-    /// Default: 64 KiB.
+    /// How many bytes of a client are taken before the answer: what came with the request is given to the opener, and
+    /// the rest is held. Then no more are read until the answer. Default: 64 KiB.
     pub max_early: usize,
     /// How long the target's first bytes are held back while the client is silent. Clients such as kube-apiserver
     /// fail if their read of the 200 returns bytes of the tunnel, too; they speak first, so holding the target's bytes

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use tunnel_core::{
     Client, OpenRequest, Opened, Opener, RefusalKind, Selector, StreamCode, StreamHead, Target,
-    relay::{Party, RelayOptions, Socket, relay},
+    relay::{Meter as _, Party, RelayOptions, Socket, relay},
 };
 
 use crate::{
@@ -98,7 +98,10 @@ pub(crate) async fn serve<S: Socket>(mut socket: S, mut caller: Caller, shared: 
         () = shared.kill.cancelled() => return,
     };
     match opened {
-        Ok((target, opened)) => tunnel(socket, buffer, &caller, &target, opened, shared).await,
+        Ok((target, opened, sent)) => {
+            let said = Said { sent, left: buffer };
+            tunnel(socket, said, &caller, &target, opened, shared).await;
+        }
         Err(NoTunnel::Left) => {}
         Err(NoTunnel::Refused(response)) => {
             shared.metrics.answered(shared.name, response.status);
@@ -112,13 +115,22 @@ pub(crate) async fn serve<S: Socket>(mut socket: S, mut caller: Caller, shared: 
     }
 }
 
-/// Reads the request and opens the stream that it asks for. `buffer` then holds what came behind the request.
+/// What a client has said before its tunnel stood.
+struct Said {
+    /// How many bytes the target has been sent.
+    sent: u64,
+    /// What has not been sent.
+    left: BytesMut,
+}
+
+/// Reads the request and opens the stream that it asks for, with what came right behind the request. Gives how much of
+/// that was sent; `buffer` then holds the rest, and what came since.
 async fn request<S: Socket>(
     socket: &mut S,
     buffer: &mut BytesMut,
     caller: &mut Caller,
     shared: &Shared,
-) -> Result<(Target, Opened), NoTunnel> {
+) -> Result<(Target, Opened, u64), NoTunnel> {
     let abandoned = || {
         shared
             .metrics
@@ -148,17 +160,30 @@ async fn request<S: Socket>(
     };
     let target = request.target.clone();
     let started = Instant::now();
+    let early = if buffer.is_empty() {
+        Bytes::new()
+    } else {
+        buffer.split().freeze()
+    };
+    let (offered, room) = (early.len(), shared.config.max_early.saturating_sub(early.len()));
     let opened = tokio::select! {
         // The answer, if it is there, counts even if the client leaves at the same time.
         biased;
-        opened = open(request, caller, shared) => opened,
-        () = gone(socket, buffer, shared.config.max_early) => {
+        opened = open(request, early, caller, shared) => opened,
+        () = gone(socket, buffer, room) => {
             info!(client = %caller, %target, after = ?started.elapsed(), "the client left before the answer");
             return Err(abandoned());
         }
     };
     match opened {
-        Ok(opened) => Ok((target, opened)),
+        Ok(opened) => {
+            let left = &opened.early;
+            if !left.is_empty() {
+                *buffer = [left, &**buffer].concat().as_slice().into();
+            }
+            let sent = (offered - left.len()) as u64;
+            Ok((target, opened, sent))
+        }
         Err(response) => {
             info!(client = %caller, %target, status = response.status, reason = %response.text, "refused");
             Err(response.into())
@@ -167,7 +192,7 @@ async fn request<S: Socket>(
 }
 
 /// Authenticates the client and opens the stream, within the limits.
-async fn open(request: Request, caller: &mut Caller, shared: &Shared) -> Result<Opened, RefusalResponse> {
+async fn open(request: Request, early: Bytes, caller: &mut Caller, shared: &Shared) -> Result<Opened, RefusalResponse> {
     let limit = shared.config.dial_timeout;
     let start = Instant::now();
     let opening = async {
@@ -185,6 +210,7 @@ async fn open(request: Request, caller: &mut Caller, shared: &Shared) -> Result<
             client: caller.client.clone(),
             selector: request.selector,
             head,
+            early,
         };
         shared.opener.open(request).await.map_err(RefusalResponse::from)
     };
@@ -262,7 +288,7 @@ async fn refuse<S: Socket>(socket: &mut S, response: &[u8], mut buffer: BytesMut
 /// Says 200 and moves bytes until both directions have ended.
 async fn tunnel<S: Socket>(
     mut socket: S,
-    mut early: BytesMut,
+    mut said: Said,
     caller: &Caller,
     target: &Target,
     opened: Opened,
@@ -271,14 +297,15 @@ async fn tunnel<S: Socket>(
     let Opened { stream, agent, .. } = opened;
     shared.metrics.answered(shared.name, 200);
     let _open = Held::new(&shared.metrics.tunnels_open, shared.name);
+    shared.meter.sent(said.sent);
     let start = Instant::now();
     let confirmed = tokio::select! {
-        confirmed = confirm(&mut socket, &mut early, shared.config.hold) => confirmed,
+        confirmed = confirm(&mut socket, &mut said, shared.config.hold) => confirmed,
         // The relay ends at once.
         () = shared.kill.cancelled() => Ok(()),
     };
     let report = match confirmed {
-        Ok(()) => relay(socket, detached(early), stream, shared.relay_options()).await,
+        Ok(()) => relay(socket, detached(said.left), stream, shared.relay_options()).await,
         Err(error) => {
             relay(socket, Bytes::new(), stream, shared.relay_options()).end(StreamCode::TARGET_RESET);
             info!(client = %caller, %agent, %target, %error, "the client's socket failed at the answer");
@@ -289,7 +316,7 @@ async fn tunnel<S: Socket>(
         client = %caller,
         %agent,
         %target,
-        sent = report.sent,
+        sent = said.sent + report.sent,
         received = report.received,
         duration = ?start.elapsed(),
         end = report.ended.label(),
@@ -303,16 +330,17 @@ fn detached(early: BytesMut) -> Bytes {
 }
 
 /// Writes the 200, alone, and waits until the client has spoken or `hold` has passed. No byte of the target can be in
-/// front of the 200, for nothing else writes to the socket, nor arrive with it at a client that speaks first.
-async fn confirm<S: Socket>(socket: &mut S, early: &mut BytesMut, hold: Duration) -> std::io::Result<()> {
+/// front of the 200, for nothing else writes to the socket, nor arrive with it at a client that speaks first; one that
+/// has spoken already, before it was asked to, can take the target's answer at any time.
+async fn confirm<S: Socket>(socket: &mut S, said: &mut Said, hold: Duration) -> std::io::Result<()> {
     let writing = async {
         socket.write_all(response::ESTABLISHED).await?;
         socket.flush().await
     };
     timeout(WRITE_TIMEOUT, writing).await??;
-    if early.is_empty() {
+    if said.sent == 0 && said.left.is_empty() {
         // The end of the client's half is not the end of the tunnel; the relay will see it again.
-        if let Ok(read) = timeout(hold, socket.read_buf(&mut early.limit(READ))).await {
+        if let Ok(read) = timeout(hold, socket.read_buf(&mut (&mut said.left).limit(READ))).await {
             read?;
         }
     }

@@ -7,6 +7,7 @@
 use std::{fmt, future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
 use tunnel_proto::{Claim, CloseCode, Identity, Refusal, Rejection, StreamHead, Welcome};
 
@@ -149,10 +150,19 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// Opens a stream; resolves after the peer's answer. Waits while the peer's stream limit is reached, in order of
     /// the calls.
     ///
+    /// `early` is the beginning of the payload, as far as the caller has it. Bytes are taken off its front and go out
+    /// right behind the head, without a wait for the answer: as many as there is credit and room for, and none where
+    /// the wire has no place for them before the answer. What is left when the stream is open is the caller's to send,
+    /// before anything else.
+    ///
+    /// The peer hands payload to nobody before it accepts the stream ([`Inbound`]), so a stream that was refused has
+    /// delivered none. When opening fails, what is left of `early` says nothing: who tries elsewhere
+    /// ([`OpenError::is_undelivered`]) begins with the whole again.
+    ///
     /// # Cancel safety
     ///
-    /// Dropping the future abandons the stream; a peer that has seen it sees a reset.
-    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError>;
+    /// Dropping the future abandons the stream and what was sent of it; a peer that has seen it sees a reset.
+    async fn open_with(&self, head: StreamHead, early: &mut Bytes) -> Result<Duplex, OpenError>;
 
     /// Waits for the next stream that the peer opens. Not calling it is the back-pressure on new streams.
     ///
@@ -194,7 +204,15 @@ pub(crate) async fn ended(connection: &dyn Connection) -> Option<ConnectionError
     }
 }
 
-/// A stream that the peer has opened and that waits for an answer.
+impl dyn Connection + '_ {
+    /// [`open_with`](Connection::open_with) without early bytes; as cancel safe.
+    pub async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
+        self.open_with(head, &mut Bytes::new()).await
+    }
+}
+
+/// A stream that the peer has opened and that waits for an answer. What the peer sends meanwhile waits, too, within the
+/// stream's window: it is there to be read when the stream was accepted, and dropped when it is not.
 ///
 /// Dropping it refuses it with [`RefusalKind::ProxyInternalError`](tunnel_proto::RefusalKind::ProxyInternalError).
 #[async_trait]

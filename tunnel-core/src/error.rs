@@ -319,7 +319,8 @@ impl OpenError {
         }
     }
 
-    /// Whether the stream was certainly not delivered to its target, so that another agent may be tried.
+    /// Whether the stream was certainly not delivered to its target, so that another agent may be tried. That holds for
+    /// bytes that were sent with the head, too: whoever refuses a stream has handed on none of them.
     #[must_use]
     pub fn is_undelivered(&self) -> bool {
         match self {

@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tunnel_proto::{AgentId, Identity, Labels, Refusal, StreamHead};
 
 use crate::stream::Duplex;
@@ -28,6 +29,10 @@ pub struct OpenRequest {
     pub selector: Selector,
     /// What the agent is told.
     pub head: StreamHead,
+    /// What the client has said already, for the target. The first of it goes out with the head where the wire allows
+    /// that, and is sent again to another agent if the first one has certainly handed it to nobody; so the target
+    /// sees it at most once, and only if the agent has accepted the stream.
+    pub early: Bytes,
 }
 
 /// Who asks for a stream.
@@ -81,13 +86,15 @@ pub struct Opened {
     pub stream: Duplex,
     /// The agent that dialled the target.
     pub agent: AgentId,
+    /// What is left of [`OpenRequest::early`]: it is to be sent before anything else.
+    pub early: Bytes,
 }
 
 impl Opened {
-    /// Puts an opened stream together.
+    /// Puts an opened stream together, with what is left of the early bytes.
     #[must_use]
-    pub fn new(stream: Duplex, agent: AgentId) -> Self {
-        Self { stream, agent }
+    pub fn new(stream: Duplex, agent: AgentId, early: Bytes) -> Self {
+        Self { stream, agent, early }
     }
 }
 

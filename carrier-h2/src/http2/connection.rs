@@ -7,9 +7,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tunnel_core::{
-    Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Openers, Peer,
-    PeerRole, StreamHead,
+    Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, Messages, OpenError,
+    Openers, Peer, PeerRole, StreamHead,
 };
 
 use super::{hub::Hub, opening};
@@ -23,12 +24,15 @@ pub(crate) struct H2Connection {
 
 #[async_trait]
 impl Connection for H2Connection {
-    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
+    async fn open_with(&self, head: StreamHead, early: &mut Bytes) -> Result<Duplex, OpenError> {
         let is_server = matches!(self.peer.role, PeerRole::Agent(_));
         if self.capabilities.openers == Openers::ServerOnly && !is_server {
             return Err(OpenError::Unsupported(self.peer.carrier));
         }
-        opening::open(&self.hub, head).await
+        let may_precede = self.capabilities.messages == Messages::Own;
+        // RFC 9113 §8.5 gives DATA no meaning before the 2xx, and programs of others are known to refuse it.
+        let mut none = Bytes::new();
+        opening::open(&self.hub, head, if may_precede { early } else { &mut none }).await
     }
 
     async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, too
 
 mod clients;
+mod early;
 mod hostile;
 mod laws;
 mod proxies;

@@ -5,7 +5,12 @@
 pub(crate) mod pipe;
 pub(crate) mod pki;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use frontend_connect::{Config, ConnectFrontend, Endpoint, Metrics, Shutdown};
@@ -49,11 +54,20 @@ impl Opener for ManualOpener {
 }
 
 impl Dial {
-    /// Answers that the target was reached, and gives the target's end.
+    /// Answers that the target was reached, and gives the target's end, which sees no early bytes yet.
     pub(crate) fn accept(self) -> Duplex {
-        let (near, far) = pipe::duplex();
+        self.accept_with(0)
+    }
+
+    /// The same, on a wire that brings `most` of the early bytes with the head.
+    pub(crate) fn accept_with(self, most: usize) -> Duplex {
+        let (mut near, far) = pipe::duplex();
+        let mut left = self.request.early;
+        let mut first = left.split_to(most.min(left.len()));
+        let sent = near.tx.poll_send(&mut Context::from_waker(Waker::noop()), &mut first);
+        assert!(sent.is_ready() && first.is_empty());
         self.answer
-            .send(Ok(Opened::new(near, "node-7".parse().unwrap())))
+            .send(Ok(Opened::new(near, "node-7".parse().unwrap(), left)))
             .unwrap();
         far
     }

@@ -3,6 +3,7 @@
 use std::{fmt, future::poll_fn, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tunnel_proto::{CloseCode, StreamHead, Text};
 
 use super::{inbound::LinkInbound, recv::RecvHalf, send::SendHalf, shared::Shared, state::now};
@@ -20,9 +21,9 @@ pub(super) struct LinkConnection {
 
 #[async_trait]
 impl Connection for LinkConnection {
-    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
+    async fn open_with(&self, head: StreamHead, early: &mut Bytes) -> Result<Duplex, OpenError> {
         let turn = self.shared.turn.lock().await;
-        let id = poll_fn(|cx| self.shared.visit(|state| state.poll_open(cx, &head))).await?;
+        let id = poll_fn(|cx| self.shared.visit(|state| state.poll_open(cx, &head, early))).await?;
         drop(turn);
         // From here on the halves give the stream up if this future is dropped.
         let tx = SendHalf::new(Arc::clone(&self.shared), id);

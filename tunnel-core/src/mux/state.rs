@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tunnel_proto::{
     Answer, StreamCode, StreamHead,
@@ -154,11 +155,19 @@ impl State {
 
     // What streams need.
 
-    /// Opens a stream, which then has to be released.
-    pub(super) fn poll_open(&mut self, cx: &Context<'_>, head: &StreamHead) -> Poll<Result<StreamId, OpenError>> {
+    /// Opens a stream, which then has to be released, and queues of its first bytes what there is room for: they go
+    /// into the message that opens it.
+    pub(super) fn poll_open(
+        &mut self,
+        cx: &Context<'_>,
+        head: &StreamHead,
+        early: &mut Bytes,
+    ) -> Poll<Result<StreamId, OpenError>> {
         match self.mux.open(now(), head) {
             Ok(id) => {
                 self.openings.insert(id, None);
+                // What there is no room for now is left to the sender.
+                let _ = self.mux.write(now(), id, early);
                 Poll::Ready(Ok(id))
             }
             Err(OpenBlocked::Limit) => pend(&mut self.opener, cx),

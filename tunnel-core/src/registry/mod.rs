@@ -228,6 +228,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use async_trait::async_trait;
+    use bytes::Bytes;
     use proptest::{collection::vec, prelude::*};
     use tunnel_proto::{Generation, StreamHead};
 
@@ -244,7 +245,7 @@ mod tests {
 
     #[async_trait]
     impl Connection for Fake {
-        async fn open(&self, _: StreamHead) -> Result<Duplex, OpenError> {
+        async fn open_with(&self, _: StreamHead, _: &mut Bytes) -> Result<Duplex, OpenError> {
             Err(OpenError::Draining)
         }
         async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError> {

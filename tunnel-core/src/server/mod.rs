@@ -14,6 +14,7 @@ use std::{fmt, io, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
@@ -150,6 +151,7 @@ impl Server {
             client: Client::default(),
             selector: through.into(),
             head: StreamHead::new(target),
+            early: Bytes::new(),
         };
         let opened = self.inner.open(request, OnBehalf::Program).await?;
         Ok(opened.stream.into_io())

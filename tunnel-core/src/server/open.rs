@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use tunnel_proto::{AgentId, Labels, Refusal, RefusalKind, StreamCode, StreamHead, Text};
@@ -27,6 +28,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The agent is told to answer this much before the deadline, at most, so that its reason arrives in time.
 const MARGIN: Duration = Duration::from_millis(500);
+
+/// The most that is sent with a head. What comes first, such as a ClientHello or a request, fits; and no more than that
+/// is carried for nothing when the stream is refused.
+const MAX_EARLY: usize = 16 * 1024;
 
 /// On whose behalf a stream is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,15 +112,19 @@ impl Inner {
                 }
             };
             let agent = session.agent().clone();
-            match self.try_open(&live, &request.head, deadline).await {
+            // The whole of it in every try: an agent that another may follow has handed none of it on.
+            let mut early = request.early.slice(..request.early.len().min(MAX_EARLY));
+            let offered = early.len();
+            match self.try_open(&live, &request.head, &mut early, deadline).await {
                 Ok((stream, in_flight)) => {
+                    let sent = offered - early.len();
                     let wish = scope.is_some().then(|| Wish {
                         client: request.client.clone(),
                         target: request.head.target.clone(),
                         selects: access.selects,
                         agent: Arc::clone(session.profile()),
                     });
-                    let mut stream = Tracked::opened(self, stream, wish, in_flight);
+                    let mut stream = Tracked::opened(self, stream, sent, wish, in_flight);
                     // The stream is in the table now: either this sees a policy that was swapped meanwhile, or whoever
                     // swaps it sees the stream.
                     let current = self.policy.load();
@@ -131,7 +140,7 @@ impl Inner {
                         });
                     }
                     debug!(client = %request.client, target = %request.head.target, %agent, "stream opened");
-                    return Ok(Opened::new(stream, agent));
+                    return Ok(Opened::new(stream, agent, request.early.slice(sent..)));
                 }
                 Err(failed) => {
                     let failure = OpenFailure {
@@ -208,6 +217,7 @@ impl Inner {
         &self,
         live: &Arc<LiveConnection>,
         head: &StreamHead,
+        early: &mut Bytes,
         deadline: Instant,
     ) -> Result<(Duplex, InFlight), Failed> {
         // The registry may be a moment behind: what has ended before the dial was certainly not delivered.
@@ -221,7 +231,7 @@ impl Inner {
         head.deadline = Some(left - (left / 10).min(MARGIN));
         let opened = tokio::select! {
             biased;
-            opened = live.connection().open(head) => opened,
+            opened = live.connection().open_with(head, early) => opened,
             cause = live.ended() => Err(OpenError::Connection(cause)),
             () = self.stop.cancelled() => {
                 dial.settled = true;
@@ -267,6 +277,11 @@ struct Failed {
 }
 
 /// Where the stream may be tried next.
+///
+/// Only where it is certain that the target has seen nothing of it, neither a connection nor the early bytes: it would
+/// see them twice. That is so when the head was never sent, and when the agent has refused, because an agent hands
+/// nothing on before it accepts. Whatever ends without an answer, the stream or its connection, has to count as
+/// delivered: the answer may have been on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Elsewhere {
     /// Nowhere: the target may have seen it, or nothing else would do better.
@@ -382,10 +397,20 @@ mod tests {
         for (error, elsewhere) in [
             (OpenError::Draining, Elsewhere::Connection),
             (closed(CloseCode::DRAINED), Elsewhere::Connection),
-            (closed(CloseCode::SHUTDOWN), Elsewhere::Nowhere),
             (refused(RefusalKind::ConnectionLimitReached), Elsewhere::Agent),
             (refused(RefusalKind::ConnectionRefused), Elsewhere::Nowhere),
+            // Nobody answered, so the target may have seen what was sent with the head.
+            (closed(CloseCode::SHUTDOWN), Elsewhere::Nowhere),
+            (
+                OpenError::Connection(ConnectionError::TimedOut { after: PATIENCE }),
+                Elsewhere::Nowhere,
+            ),
+            (
+                OpenError::Connection(ConnectionError::transport(std::io::Error::other("cut"))),
+                Elsewhere::Nowhere,
+            ),
             (OpenError::Reset(StreamCode::CANCELLED), Elsewhere::Nowhere),
+            (OpenError::Reset(StreamCode::REFUSED), Elsewhere::Nowhere),
             (OpenError::Protocol("nonsense".into()), Elsewhere::Nowhere),
         ] {
             let text = error.to_string();

@@ -177,9 +177,15 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
-    /// Wraps a stream that was opened for a client, or for the program itself.
-    pub(super) fn opened(server: &Arc<Inner>, stream: Duplex, wish: Option<Wish>, in_flight: InFlight) -> Duplex {
-        Self::wrap(server, "server", stream, wish, in_flight)
+    /// Wraps a stream that was opened for a client, or for the program itself, and that `sent` bytes were sent with.
+    pub(super) fn opened(
+        server: &Arc<Inner>,
+        stream: Duplex,
+        sent: usize,
+        wish: Option<Wish>,
+        in_flight: InFlight,
+    ) -> Duplex {
+        Self::wrap(server, "server", stream, sent, wish, in_flight)
     }
 
     /// Wraps a stream that an agent wants to open.
@@ -199,10 +205,12 @@ impl Tracked {
         server: &Arc<Inner>,
         opener: &'static str,
         stream: Duplex,
+        sent: usize,
         wish: Option<Wish>,
         in_flight: InFlight,
     ) -> Duplex {
         let counted = server.metrics.traffic.stream(opener);
+        counted.sent.inc_by(sent as u64);
         let control = Arc::new(Control {
             wish,
             tx: Mutex::new(Some(stream.tx)),
@@ -381,7 +389,7 @@ impl Inbound for TrackedInbound {
 
     async fn accept(self: Box<Self>) -> Result<Duplex, OpenError> {
         let stream = self.inbound.accept().await?;
-        Ok(Tracked::wrap(&self.server, "agent", stream, None, self.in_flight))
+        Ok(Tracked::wrap(&self.server, "agent", stream, 0, None, self.in_flight))
     }
 
     fn refuse(self: Box<Self>, refusal: Refusal) {

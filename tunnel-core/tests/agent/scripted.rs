@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -202,7 +203,7 @@ impl Fake {
 
 #[async_trait]
 impl Connection for Fake {
-    async fn open(&self, _: StreamHead) -> Result<Duplex, OpenError> {
+    async fn open_with(&self, _: StreamHead, _: &mut Bytes) -> Result<Duplex, OpenError> {
         Err(OpenError::Draining)
     }
 

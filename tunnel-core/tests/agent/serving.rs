@@ -3,6 +3,7 @@
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UnixListener},
@@ -135,6 +136,7 @@ async fn a_dial_that_hangs_ends_at_the_stream_s_deadline_or_at_the_agent_s() {
             client: Client::default(),
             selector: id().into(),
             head,
+            early: Bytes::new(),
         }));
         let failure = failure.await.unwrap_err();
         assert_eq!(failure.refusal.kind, RefusalKind::DnsTimeout);

@@ -9,6 +9,7 @@
 
 mod accept;
 mod churn;
+mod early;
 mod metrics;
 mod policy;
 mod routing;

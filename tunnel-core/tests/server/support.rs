@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -156,6 +157,7 @@ pub(crate) fn request() -> OpenRequest {
         client: Client::default(),
         selector: Selector::Any,
         head: StreamHead::new("tcp://db.example:5432".parse().unwrap()),
+        early: Bytes::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Law 16: figures and credit.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use tokio::{task::JoinSet, try_join};
 use tunnel_core::{
@@ -40,11 +40,20 @@ pub(super) async fn law_16_stats_and_credit(harness: &dyn Harness, first: Side) 
         .await?;
     }
     drop(far);
-    // Every place is still there, and every window is whole.
+    expect_whole(&world, harness, format_args!("{ABORTED} resets and cancels")).await?;
+    Ok(())
+}
+
+/// Expects that every place is still there and every window whole, and gives the streams that show it.
+pub(super) async fn expect_whole(
+    world: &World,
+    harness: &dyn Harness,
+    after: impl Display,
+) -> Verdict<Vec<(Duplex, Duplex)>> {
     let places = world.setup.max_streams;
     let mut streams = Vec::new();
     for number in 1..=places {
-        let what = format!("stream {number} of {places}, after {ABORTED} resets and cancels");
+        let what = format!("stream {number} of {places}, after {after}");
         let (mut near, mut far) = within(world.prompt, &what, world.stream()).await??;
         if world.near.capabilities().backpressure == Backpressure::Credit {
             let size = harness.window();
@@ -55,7 +64,7 @@ pub(super) async fn law_16_stats_and_credit(harness: &dyn Harness, first: Side) 
         }
         streams.push((near, far));
     }
-    Ok(())
+    Ok(streams)
 }
 
 /// The figures add up.

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::Pin};
 use tokio::time::timeout;
 
 use super::{
-    accounting, admission, buffering, bytes, cancellation, endings, fairness,
+    accounting, admission, buffering, bytes, cancellation, early, endings, fairness,
     harness::Harness,
     lifecycle, opening,
     seen::{Seen, Verdict},
@@ -131,6 +131,8 @@ laws! {
         "the peer is the verified identity; a bad identity never yields a connection"
     16 accounting law_16_stats_and_credit
         "stats add up to the bytes moved; after 10,000 resets and cancels no credit is lost"
+    17 early law_17_early_bytes
+        "bytes sent with an open arrive first and once; those of one that was refused or dropped cost nobody anything"
 }
 
 /// The law with this number.
@@ -177,7 +179,7 @@ macro_rules! conformance {
             4 law_04_half_close, 5 law_05_reset_and_stop, 6 law_06_drop, 7 law_07_cancellation,
             8 law_08_bounded_buffers, 9 law_09_stalled_readers, 10 law_10_stream_limit, 11 law_11_cut,
             12 law_12_keepalive, 13 law_13_drain, 14 law_14_stuck_handshake, 15 law_15_identity,
-            16 law_16_stats_and_credit,
+            16 law_16_stats_and_credit, 17 law_17_early_bytes,
         }
     };
     (@each $harness:expr, $first:ident, $($number:literal $name:ident,)*) => {

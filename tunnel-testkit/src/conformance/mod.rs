@@ -21,6 +21,7 @@ mod admission;
 mod buffering;
 mod bytes;
 mod cancellation;
+mod early;
 mod endings;
 mod fairness;
 mod fixtures;

@@ -19,7 +19,7 @@ use tunnel_core::{
 };
 
 pub use self::{
-    traffic::{echo, stream},
+    traffic::{echo, round_trips, stream},
     verdict::Verdict,
 };
 

@@ -1,11 +1,17 @@
 //! One end of a connection.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::{select, sync::OwnedSemaphorePermit};
 use tunnel_core::{
-    Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Peer, StreamHead,
+    Capabilities, CloseCode, Connection, ConnectionError, ConnectionStats, Duplex, Inbound, OpenError, Peer,
+    SendStream, StreamHead,
 };
 
 use super::{half::halves, inbound::MemoryInbound, link::Link, pipe::pend, state::StreamId};
@@ -64,15 +70,17 @@ impl MemoryConnection {
 
 #[async_trait]
 impl Connection for MemoryConnection {
-    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
+    async fn open_with(&self, head: StreamHead, early: &mut Bytes) -> Result<Duplex, OpenError> {
         let place = self.place().await?;
         // The halves are made before the answer, so that dropping the future resets and stops the stream.
-        let (id, tx, rx) = {
+        let (id, mut tx, rx) = {
             let mut state = self.link.lock();
             let id = state.open(self.side, head, place)?;
             let (tx, rx) = halves(&self.link, &mut state, self.side, id);
             (id, tx, rx)
         };
+        // What there is no credit for is left to the caller.
+        let _ = tx.poll_send(&mut Context::from_waker(Waker::noop()), early);
         self.answer(id).await?;
         let (tx, rx) = (Box::new(tx), Box::new(rx));
         Ok(Duplex { tx, rx })

@@ -258,8 +258,13 @@ pub(crate) struct OpenMissesEnd;
 
 #[async_trait]
 impl Fault for OpenMissesEnd {
-    async fn open(&self, connection: &Arc<dyn Connection>, head: StreamHead) -> Result<Duplex, OpenError> {
-        match connection.open(head).await {
+    async fn open(
+        &self,
+        connection: &Arc<dyn Connection>,
+        head: StreamHead,
+        early: &mut Bytes,
+    ) -> Result<Duplex, OpenError> {
+        match connection.open_with(head, early).await {
             Err(OpenError::Connection(_)) => pending().await,
             other => other,
         }

@@ -3,6 +3,7 @@
 use std::{fmt::Debug, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
 use tunnel_core::{
     AcceptError, Admission, Capabilities, Carrier, Claim, CloseCode, Connection, ConnectionError, ConnectionStats,
@@ -54,8 +55,13 @@ pub(crate) trait Fault: Debug + Send + Sync + 'static {
         peer.clone()
     }
 
-    async fn open(&self, connection: &Arc<dyn Connection>, head: StreamHead) -> Result<Duplex, OpenError> {
-        connection.open(head).await
+    async fn open(
+        &self,
+        connection: &Arc<dyn Connection>,
+        head: StreamHead,
+        early: &mut Bytes,
+    ) -> Result<Duplex, OpenError> {
+        connection.open_with(head, early).await
     }
 
     async fn accept(&self, connection: &dyn Connection) -> Result<Box<dyn Inbound>, ConnectionError> {
@@ -236,8 +242,8 @@ impl FaultyConnection {
 
 #[async_trait]
 impl Connection for FaultyConnection {
-    async fn open(&self, head: StreamHead) -> Result<Duplex, OpenError> {
-        let stream = self.fault.open(&self.inner, head).await?;
+    async fn open_with(&self, head: StreamHead, early: &mut Bytes) -> Result<Duplex, OpenError> {
+        let stream = self.fault.open(&self.inner, head, early).await?;
         Ok(self.fault.stream(stream))
     }
 

@@ -7,6 +7,7 @@
 )]
 
 mod admitting;
+mod early;
 mod ending;
 mod fault;
 mod halves;
@@ -134,6 +135,15 @@ mutations! {
     aborted_streams_keep_their_place: law 16, "streams", sharing::AbortedKeepPlace::default();
     aborted_streams_keep_their_credit: law 16, "the credit was", sharing::AbortedKeepCredit::default();
     aborted_streams_shrink_windows: law 16, "within", sharing::AbortedShrinkWindows::default();
+
+    // What is sent with an open.
+    early_bytes_are_lost: law 17, "wrong bytes", early::Lost;
+    early_bytes_come_twice: law 17, "wrong bytes", early::SentTwice;
+    early_bytes_are_sent_and_left: law 17, "wrong bytes", early::SentAndLeft;
+    early_bytes_come_last: law 17, "wrong bytes", early::SentLast;
+    early_bytes_are_not_counted: law 17, "says that it has sent", early::NotCounted::default();
+    refused_opens_with_bytes_shrink_windows: law 17, "refusals of opens with bytes", sharing::RefusedShrinkWindows::default();
+    a_dropped_open_with_bytes_leaks_its_stream: law 17, "streams", opening::OpenLeaksStream;
 }
 
 #[derive(Debug)]
@@ -152,6 +162,6 @@ async fn without_a_fault_the_wrappers_hold_to_every_law() {
 }
 
 #[test]
-fn there_are_sixteen_laws() {
-    assert!(LAWS.iter().map(|law| law.number).eq(1..=16));
+fn there_are_seventeen_laws() {
+    assert!(LAWS.iter().map(|law| law.number).eq(1..=17));
 }

@@ -1,8 +1,13 @@
 //! Faults in how streams are opened.
 
-use std::{future::pending, mem::forget, sync::Arc};
+use std::{
+    future::pending,
+    mem::{forget, take},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::{sync::oneshot, task::yield_now};
 use tunnel_core::{
     Connection, ConnectionError, Duplex, Inbound, Metadata, OpenError, Refusal, RefusalKind, StreamHead,
@@ -15,9 +20,14 @@ pub(crate) struct HeadWithoutMetadata;
 
 #[async_trait]
 impl Fault for HeadWithoutMetadata {
-    async fn open(&self, connection: &Arc<dyn Connection>, mut head: StreamHead) -> Result<Duplex, OpenError> {
+    async fn open(
+        &self,
+        connection: &Arc<dyn Connection>,
+        mut head: StreamHead,
+        early: &mut Bytes,
+    ) -> Result<Duplex, OpenError> {
         head.metadata = Metadata::default();
-        connection.open(head).await
+        connection.open_with(head, early).await
     }
 }
 
@@ -71,15 +81,24 @@ pub(crate) struct OpenLeaksStream;
 
 #[async_trait]
 impl Fault for OpenLeaksStream {
-    async fn open(&self, connection: &Arc<dyn Connection>, head: StreamHead) -> Result<Duplex, OpenError> {
+    async fn open(
+        &self,
+        connection: &Arc<dyn Connection>,
+        head: StreamHead,
+        early: &mut Bytes,
+    ) -> Result<Duplex, OpenError> {
         let connection = Arc::clone(connection);
         let (sender, receiver) = oneshot::channel();
+        let mut bytes = take(early);
         tokio::spawn(async move {
-            if let Err(unwanted) = sender.send(connection.open(head).await) {
+            let opened = connection.open_with(head, &mut bytes).await;
+            if let Err(unwanted) = sender.send((opened, bytes)) {
                 forget(unwanted);
             }
         });
-        receiver.await.unwrap()
+        let (opened, left) = receiver.await.unwrap();
+        *early = left;
+        opened
     }
 }
 

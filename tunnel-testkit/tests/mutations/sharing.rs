@@ -221,7 +221,12 @@ pub(crate) struct LastComeFirstServed(Mutex<Vec<u64>>);
 
 #[async_trait]
 impl Fault for LastComeFirstServed {
-    async fn open(&self, connection: &Arc<dyn Connection>, head: StreamHead) -> Result<Duplex, OpenError> {
+    async fn open(
+        &self,
+        connection: &Arc<dyn Connection>,
+        head: StreamHead,
+        early: &mut Bytes,
+    ) -> Result<Duplex, OpenError> {
         let ticket = {
             let mut stack = self.0.lock().unwrap();
             let ticket = stack.last().map_or(0, |last| last + 1);
@@ -236,7 +241,7 @@ impl Fault for LastComeFirstServed {
             }
             sleep(Duration::from_millis(1)).await;
         }
-        let opened = connection.open(head).await;
+        let opened = connection.open_with(head, early).await;
         self.0.lock().unwrap().retain(|waiting| *waiting != ticket);
         opened
     }
@@ -344,7 +349,7 @@ impl RxFault for Leak {
     }
 }
 
-/// Counts the streams that were reset.
+/// Counts the streams that were reset, or what else takes a byte.
 #[derive(Debug)]
 struct CountsResets {
     resets: Arc<AtomicUsize>,
@@ -407,6 +412,37 @@ impl Fault for AbortedKeepCredit {
 pub(crate) struct AbortedShrinkWindows(Arc<AtomicUsize>);
 
 impl Fault for AbortedShrinkWindows {
+    fn stream(&self, Duplex { tx, rx }: Duplex) -> Duplex {
+        let fault = CountsResets {
+            resets: Arc::clone(&self.0),
+            sent: 0,
+            shrinks: true,
+        };
+        let tx = FaultyTx::wrap(tx, fault);
+        Duplex { tx, rx }
+    }
+}
+
+/// The bytes of an open that was refused are taken from the windows of the streams that follow.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedShrinkWindows(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Fault for RefusedShrinkWindows {
+    async fn open(
+        &self,
+        connection: &Arc<dyn Connection>,
+        head: StreamHead,
+        early: &mut Bytes,
+    ) -> Result<Duplex, OpenError> {
+        let offered = early.len();
+        let opened = connection.open_with(head, early).await;
+        if let Err(OpenError::Refused(_)) = &opened {
+            self.0.fetch_add(offered - early.len(), Ordering::Relaxed);
+        }
+        opened
+    }
+
     fn stream(&self, Duplex { tx, rx }: Duplex) -> Duplex {
         let fault = CountsResets {
             resets: Arc::clone(&self.0),

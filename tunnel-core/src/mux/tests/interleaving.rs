@@ -78,7 +78,10 @@ impl Pair {
 
     /// Opens a stream, which the server accepts.
     async fn open(&self) -> StreamId {
-        let id = poll_fn(|cx| self.agent.visit(|state| state.poll_open(cx, &head("stream"))));
+        let id = poll_fn(|cx| {
+            self.agent
+                .visit(|state| state.poll_open(cx, &head("stream"), &mut Bytes::new()))
+        });
         let id = id.await.unwrap();
         let answered = poll_fn(|cx| self.agent.visit(|state| state.poll_answer(cx, id)));
         answered.await.unwrap();
@@ -219,8 +222,9 @@ fn a_close_wakes_everybody() {
             let agent = end();
             let stopped = spawn(async move { poll_fn(|cx| agent.visit(|state| state.poll_stopped(cx, id))).await });
             let agent = end();
-            let opener =
-                spawn(async move { poll_fn(|cx| agent.visit(|state| state.poll_open(cx, &head("waits")))).await });
+            let opener = spawn(async move {
+                poll_fn(|cx| agent.visit(|state| state.poll_open(cx, &head("waits"), &mut Bytes::new()))).await
+            });
             let server = Arc::clone(&pair.server);
             let closer = spawn(async move {
                 server.visit(|state| state.mux.close(now(), CloseCode::SHUTDOWN, "".into()));
