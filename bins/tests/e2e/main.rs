@@ -17,6 +17,7 @@ mod configuration;
 mod connect;
 mod curl;
 mod dev;
+mod early;
 mod garbage;
 mod identity;
 mod loss;
