@@ -31,13 +31,17 @@ impl fmt::Display for Path {
 impl Path {
     /// Connects to the target.
     pub async fn connect(self, target: SocketAddr) -> io::Result<TcpStream> {
+        self.connect_with(target, &[]).await
+    }
+
+    /// Connects to the target, and says something as soon as this client can: to a proxy, together with the CONNECT.
+    pub async fn connect_with(self, target: SocketAddr, early: &[u8]) -> io::Result<TcpStream> {
         match self {
-            Self::Direct => plain(target).await,
-            Self::Forward(port) => plain(port).await,
+            Self::Direct => plain(target, early).await,
+            Self::Forward(port) => plain(port, early).await,
             Self::Proxy(proxy) => {
-                let mut socket = plain(proxy).await?;
                 let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
-                socket.write_all(request.as_bytes()).await?;
+                let mut socket = plain(proxy, &[request.as_bytes(), early].concat()).await?;
                 let head = read_head(&mut socket).await?;
                 if head.starts_with("HTTP/1.1 200 ") {
                     return Ok(socket);
@@ -49,9 +53,10 @@ impl Path {
     }
 }
 
-async fn plain(addr: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(addr).await?;
+async fn plain(addr: SocketAddr, early: &[u8]) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(addr).await?;
     socket.set_nodelay(true)?;
+    socket.write_all(early).await?;
     Ok(socket)
 }
 

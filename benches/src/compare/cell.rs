@@ -15,6 +15,8 @@ pub enum Cell {
     Bulk(Direction, usize),
     /// `connect`: new connections with a request and its response, 16 at a time.
     Connect,
+    /// `connect-early`: the same, and the client sends the request together with its CONNECT.
+    ConnectEarly,
     /// `rr`: requests at a fixed rate and nothing beside them; `rr-beside-N`: beside so many downloads.
     Requests(usize),
     /// `stalled-N`: downloads and requests beside so many downloads that nobody reads for a while.
@@ -77,7 +79,7 @@ const FAILED: Figure = faults("failed", "failed");
 
 impl Cell {
     /// A full run.
-    pub const FULL: [&str; 16] = [
+    pub const FULL: [&str; 17] = [
         "up-1",
         "down-1",
         "up-16",
@@ -87,6 +89,7 @@ impl Cell {
         "up-1000",
         "down-1000",
         "connect",
+        "connect-early",
         "rr",
         "rr-beside-16",
         "stalled-8",
@@ -176,7 +179,7 @@ impl Cell {
         ];
         match self {
             Self::Bulk(..) => BULK,
-            Self::Connect => CONNECT,
+            Self::Connect | Self::ConnectEarly => CONNECT,
             Self::Requests(0) => REQUESTS,
             Self::Requests(_) => BESIDE,
             Self::Stalled(_) => STALLED,
@@ -192,6 +195,9 @@ impl Cell {
             Self::Bulk(Direction::Up, streams) => format!("Upload, streams: {streams}"),
             Self::Bulk(Direction::Down, streams) => format!("Download, streams: {streams}"),
             Self::Connect => "New connections, 16 at a time: connect, one request and its response, close".to_owned(),
+            Self::ConnectEarly => {
+                "New connections, 16 at a time: connect together with one request, its response, close".to_owned()
+            }
             Self::Requests(0) => "Requests of 100 bytes, 8 streams, 100/s each, nothing beside them".to_owned(),
             Self::Requests(beside) => {
                 format!("Requests of 100 bytes, 8 streams, 100/s each, beside saturating downloads: {beside}")
@@ -216,6 +222,7 @@ impl fmt::Display for Cell {
             Self::Bulk(Direction::Up, streams) => write!(f, "up-{streams}"),
             Self::Bulk(Direction::Down, streams) => write!(f, "down-{streams}"),
             Self::Connect => f.write_str("connect"),
+            Self::ConnectEarly => f.write_str("connect-early"),
             Self::Requests(0) => f.write_str("rr"),
             Self::Requests(beside) => write!(f, "rr-beside-{beside}"),
             Self::Stalled(stalled) => write!(f, "stalled-{stalled}"),
@@ -232,6 +239,7 @@ impl FromStr for Cell {
     fn from_str(name: &str) -> anyhow::Result<Self> {
         match name {
             "connect" => return Ok(Self::Connect),
+            "connect-early" => return Ok(Self::ConnectEarly),
             "rr" => return Ok(Self::Requests(0)),
             "integrity" => return Ok(Self::Integrity),
             _ => {}

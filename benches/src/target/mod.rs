@@ -41,6 +41,12 @@ pub enum Command {
 impl Command {
     /// Writes the command.
     pub async fn send(self, socket: &mut TcpStream) -> io::Result<()> {
+        socket.write_all(&self.bytes()).await
+    }
+
+    /// The command as it is written.
+    #[must_use]
+    pub fn bytes(self) -> Vec<u8> {
         let (letter, numbers) = match self {
             Self::Echo => (b'E', [None, None]),
             Self::Download(len) => (b'D', [Some(len), None]),
@@ -54,7 +60,7 @@ impl Command {
         for number in numbers.into_iter().flatten() {
             bytes.extend(number.to_be_bytes());
         }
-        socket.write_all(&bytes).await
+        bytes
     }
 
     async fn recv(socket: &mut TcpStream) -> io::Result<Self> {

@@ -15,10 +15,10 @@ use crate::{stats::micros, target::Command};
 const AT_ONCE: usize = 16;
 
 /// Makes one after another in each of several tasks, with a request and its response, and closes them.
-pub(super) async fn measure(job: &Job, outcome: &mut Outcome) -> anyhow::Result<()> {
+pub(super) async fn measure(job: &Job, early: bool, outcome: &mut Outcome) -> anyhow::Result<()> {
     // Code is paged in by the first ones.
     for _ in 0..AT_ONCE {
-        one(job).await?;
+        one(job, early).await?;
     }
     let before = Reading::now(job);
     let end = Instant::now() + job.time();
@@ -29,7 +29,7 @@ pub(super) async fn measure(job: &Job, outcome: &mut Outcome) -> anyhow::Result<
             let mut made = Vec::new();
             while Instant::now() < end {
                 let start = Instant::now();
-                made.push(one(&job).await.map(|()| start.elapsed()));
+                made.push(one(&job, early).await.map(|()| start.elapsed()));
             }
             made
         });
@@ -58,10 +58,22 @@ pub(super) async fn measure(job: &Job, outcome: &mut Outcome) -> anyhow::Result<
     Ok(())
 }
 
-pub(super) async fn one(job: &Job) -> anyhow::Result<()> {
-    let mut socket = job.open(Command::Echo).await?;
+/// One with a request and its response. The request is sent when there is a connection, or `early`: with what asks for it.
+pub(super) async fn one(job: &Job, early: bool) -> anyhow::Result<()> {
+    const REQUEST: &[u8] = b"x";
+    let mut socket = if early {
+        let said = [&Command::Echo.bytes(), REQUEST].concat();
+        within("connecting", async {
+            Ok(job.path.connect_with(job.target, &said).await?)
+        })
+        .await?
+    } else {
+        job.open(Command::Echo).await?
+    };
     within("a request", async {
-        socket.write_all(b"x").await?;
+        if !early {
+            socket.write_all(REQUEST).await?;
+        }
         ensure!(socket.read_u8().await? == b'x', "the echo is wrong");
         socket.shutdown().await?;
         ensure!(socket.read(&mut [0]).await? == 0, "there is more than the echo");

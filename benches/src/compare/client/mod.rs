@@ -90,7 +90,8 @@ impl Job {
         outcome.set("failed", 0.0);
         match self.cell {
             Cell::Bulk(direction, streams) => bulk::measure(self, direction, streams, &mut outcome).await?,
-            Cell::Connect => connect::measure(self, &mut outcome).await?,
+            Cell::Connect => connect::measure(self, false, &mut outcome).await?,
+            Cell::ConnectEarly => connect::measure(self, true, &mut outcome).await?,
             Cell::Requests(0) => requests::alone(self, &mut outcome).await?,
             Cell::Requests(beside) => requests::beside(self, beside, &mut outcome).await?,
             Cell::Stalled(stalled) => stalled::measure(self, stalled, &mut outcome).await?,
@@ -105,7 +106,7 @@ impl Job {
     pub async fn reach(&self) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
-            match connect::one(self).await {
+            match connect::one(self, false).await {
                 Err(_) if Instant::now() < end => sleep(Duration::from_millis(50)).await,
                 reached => return reached.context("no stream gets through"),
             }
