@@ -38,10 +38,10 @@ fn config(settings: &Settings) -> anyhow::Result<QuicConfig> {
         .max_streams(settings.max_streams)
         .stream_window(u32::try_from(quic.quic_stream_window).context("--quic-stream-window is too large")?)
         .receive_budget(quic.quic_receive_budget)
-        .congestion(if quic.quic_congestion == "bbr" {
-            Congestion::Bbr
-        } else {
-            Congestion::Cubic
+        .congestion(match &*quic.quic_congestion {
+            "bbr" => Congestion::Bbr,
+            "cubic" => Congestion::Cubic,
+            _ => Congestion::Adaptive,
         })
         .initial_mtu(quic.quic_initial_mtu)
         .max_mtu(quic.quic_max_mtu)

@@ -133,16 +133,16 @@ impl TcpArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "QUIC carrier")]
 pub struct QuicArgs {
-    /// Congestion controller: bbr suits paths that lose packets
-    #[arg(long, env = "TUNNEL_QUIC_CONGESTION", value_parser = ["cubic", "bbr"], default_value = "cubic")]
+    /// Congestion controller of what this end sends: adaptive is cubic that keeps up its speed where packets are lost
+    #[arg(long, env = "TUNNEL_QUIC_CONGESTION", value_parser = ["adaptive", "cubic", "bbr"], default_value = "adaptive")]
     pub quic_congestion: String,
 
     /// Credit for each stream, which bounds both its speed (window / round-trip time) and its memory
-    #[arg(long, env = "TUNNEL_QUIC_STREAM_WINDOW", value_name = "BYTES", default_value = "2MiB", value_parser = values::bytes)]
+    #[arg(long, env = "TUNNEL_QUIC_STREAM_WINDOW", value_name = "BYTES", default_value = "6MiB", value_parser = values::bytes)]
     pub quic_stream_window: u64,
 
     /// The most that stalled streams of one connection may hold in memory; beyond it the longest-stalled is reset
-    #[arg(long, env = "TUNNEL_QUIC_RECEIVE_BUDGET", value_name = "BYTES", default_value = "256MiB", value_parser = values::bytes)]
+    #[arg(long, env = "TUNNEL_QUIC_RECEIVE_BUDGET", value_name = "BYTES", default_value = "768MiB", value_parser = values::bytes)]
     pub quic_receive_budget: u64,
 
     /// UDP payload to begin with; at least 1200

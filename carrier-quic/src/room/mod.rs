@@ -84,7 +84,8 @@ impl Room {
     }
 }
 
-/// Room for twice what may be under way, so that there is always something to send.
+/// Room for three times what may be under way, so that there is always something to send: bytes keep their places until
+/// all before them in their stream are acknowledged, which takes another round trip for each time that one is lost.
 ///
 /// But a congestion window grows until packets are lost, which within a host is never: it says nothing where buffers are
 /// large, and all that is under way there is ahead of whatever comes next. So no more than a fast path carries in a round
@@ -93,7 +94,7 @@ impl Room {
 fn fitting(congestion_window: u64, round_trip: Duration) -> usize {
     let carried = u128::from(FAST) * round_trip.as_nanos() / 1_000_000_000;
     let carried = u64::try_from(carried).unwrap_or(u64::MAX).saturating_add(BATCHES);
-    usize::try_from(congestion_window.saturating_mul(2).min(carried)).unwrap_or(usize::MAX)
+    usize::try_from(congestion_window.saturating_mul(3).min(carried)).unwrap_or(usize::MAX)
 }
 
 /// What one stream has of it. Dropping it gives up a wait; what is under way keeps its places.
@@ -307,6 +308,6 @@ mod tests {
     fn a_short_path_gets_no_more_for_a_window_that_nothing_bounds() {
         assert!(fitting(u64::MAX, Duration::from_micros(200)) < 5 * LEAST);
         assert!(fitting(u64::MAX, Duration::from_millis(100)) > 20_000_000);
-        assert_eq!(fitting(100_000, Duration::from_millis(100)), 200_000);
+        assert_eq!(fitting(100_000, Duration::from_millis(100)), 300_000);
     }
 }

@@ -1,7 +1,12 @@
-//! Congestion control that lets the last words of a connection through.
+//! Congestion control: [fit for paths that lose packets](adaptive), and letting the last words of a connection through.
 //!
 //! A close of QUIC does not count against the congestion window (RFC 9002 §3), but quinn holds it back while the window
 //! is full, and takes no acknowledgements any more that would free it: the peer would learn of the end by its silence.
+
+mod adaptive;
+mod delivery;
+mod floor;
+mod path;
 
 use std::{
     any::Any,
@@ -14,6 +19,8 @@ use std::{
 
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
+
+pub(crate) use self::adaptive::AdaptiveConfig;
 
 /// Makes controllers of another kind that can be [opened](open).
 pub(crate) struct Openable<F>(pub(crate) Arc<F>);
