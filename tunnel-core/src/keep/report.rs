@@ -34,6 +34,10 @@ const REMIND_AFTER: Duration = Duration::from_secs(300);
 /// different times, within the bound of keepalive.
 const ONE_EVENT: Duration = Duration::from_secs(30);
 
+/// Connections that are lost within this time are one event whatever the causes are: the end of a process shows in more
+/// than one way.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// Tells of a remote in the log: once, however many connections are kept with it. What is no news is for debugging.
 #[derive(Debug, Default)]
 pub(super) struct Report(Mutex<Told>);
@@ -41,6 +45,8 @@ pub(super) struct Report(Mutex<Told>);
 #[derive(Debug, Default)]
 struct Told {
     loss: Novelty,
+    /// When a loss was told last.
+    loss_told: Option<Instant>,
     failure: Novelty,
     /// Why the remote takes no more connections than it has.
     surplus: Option<String>,
@@ -77,9 +83,16 @@ impl Report {
 
     /// A connection drains, or was lost for this cause, and is to be replaced after a wait.
     pub(super) fn lost(&self, name: &str, url: &str, cause: Option<&str>, count: Count, wait: Duration) {
-        let mut told = self.told();
-        let is_news = told.loss.is_news(cause.unwrap_or_default(), Instant::now(), ONE_EVENT) || count.up == 0;
-        told.is_settled &= !is_news;
+        let (mut told, now) = (self.told(), Instant::now());
+        let is_new_cause = told.loss.is_news(cause.unwrap_or_default(), now, ONE_EVENT);
+        let is_told = told
+            .loss_told
+            .is_some_and(|at| now.saturating_duration_since(at) < AT_ONCE);
+        let is_news = count.up == 0 || is_new_cause && !is_told;
+        if is_news {
+            told.loss_told = Some(now);
+            told.is_settled = false;
+        }
         let Some(cause) = cause else {
             tell!(
                 is_news,

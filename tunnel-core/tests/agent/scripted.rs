@@ -178,7 +178,12 @@ impl Fake {
 
     /// The transport fails.
     pub(crate) fn lose(&self) {
-        let error = io::Error::from(io::ErrorKind::ConnectionReset);
+        self.lose_by(io::ErrorKind::ConnectionReset);
+    }
+
+    /// The transport fails in this way.
+    pub(crate) fn lose_by(&self, kind: io::ErrorKind) {
+        let error = io::Error::from(kind);
         self.ended.send_replace(Some(ConnectionError::transport(error)));
     }
 

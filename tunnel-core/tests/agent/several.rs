@@ -1,6 +1,7 @@
 //! Several connections with each server.
 
 use std::{
+    io,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -220,7 +221,12 @@ async fn the_end_of_all_is_told_once_and_so_is_their_return() {
             "INFO 4 of 4 connections are up, the latest with quic://gw.example",
         ]
     );
-    all.iter().for_each(|connection| connection.lose());
+    // What a process leaves behind that was killed is noticed in more than one way.
+    all[0].lose();
+    all[1].lose_by(io::ErrorKind::BrokenPipe);
+    settle().await;
+    all[2].lose();
+    all[3].lose();
     settle().await;
     assert!(!agent.is_connected());
     sleep(SECOND).await;
