@@ -308,3 +308,41 @@ fn a_connection_whose_runtime_is_gone_has_ended() {
         tunnel_core::Initiator::Network
     );
 }
+
+/// Who has talked for long, a little at a time, goes before bulk as who has just come.
+#[tokio::test(start_paused = true)]
+async fn small_exchanges_overtake_bulk_however_long_their_stream_lives() {
+    const SMALL: usize = 100;
+    let mut world = World::new(Profile::new(Duration::from_millis(5), 10_000_000), H2Config::default());
+    let (agent, server) = world.connect().await;
+    let (mut near, mut far) = stream(&server, &agent).await;
+    near.tx.send_all(vec![7; 100_000].into()).await.unwrap();
+    let mut received = 0;
+    while received < 100_000 {
+        received += far.rx.recv(64 * 1024).await.unwrap().unwrap().len();
+    }
+    for _ in 0..16 {
+        let (mut from, mut to) = stream(&server, &agent).await;
+        tokio::spawn(async move {
+            let piece = Bytes::from(vec![7; 64 * 1024]);
+            while from.tx.send_all(piece.clone()).await.is_ok() {}
+        });
+        tokio::spawn(async move { while let Ok(Some(_)) = to.rx.recv(64 * 1024).await {} });
+    }
+    sleep(PROMPT).await;
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let start = Instant::now();
+        near.tx.send_all(vec![7; SMALL].into()).await.unwrap();
+        let mut received = 0;
+        while received < SMALL {
+            received += far.rx.recv(SMALL).await.unwrap().unwrap().len();
+        }
+        times.push(start.elapsed());
+        sleep(Duration::from_millis(7)).await;
+    }
+    times.sort_unstable();
+    // Behind what is on its way. The sixteen others are at it for 105 ms until each has had a turn.
+    let longest = times[times.len() - 1];
+    assert!(longest <= Duration::from_millis(30), "{longest:?}");
+}

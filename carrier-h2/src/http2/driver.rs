@@ -16,7 +16,10 @@ use std::{
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
-use tunnel_core::{ConnectionError, proto::mux::Verdict};
+use tunnel_core::{
+    ConnectionError,
+    proto::mux::{Next, Schedule, Verdict},
+};
 
 use super::{
     Incoming, Session, Sight,
@@ -34,8 +37,6 @@ use crate::config::Tuning;
 const TURNS: usize = 32;
 /// How much HTTP/2 is given in a turn.
 const TURN_BYTES: usize = 64 * 1024;
-/// The most of one stream in a turn while others have something to send, too.
-const SHARE: usize = 16 * 1024;
 /// How long the peer may take to end the connection when it was told to.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -50,9 +51,8 @@ pub(crate) struct Driver<P: Protocol> {
     pub(crate) under_way: UnderWay,
     /// The streams that HTTP/2 has not forgotten, by their numbers.
     pub(crate) wires: HashMap<u64, Wire>,
-    /// Whose turn to send it is: new streams first, then the busy ones.
-    pub(crate) new: VecDeque<u64>,
-    pub(crate) busy: VecDeque<u64>,
+    /// Whose turn to send it is.
+    schedule: Schedule<u64>,
     /// Streams that wait until a request can be made.
     pub(crate) waiting: VecDeque<Arc<Stream>>,
     incoming: Vec<Incoming>,
@@ -83,8 +83,7 @@ impl<P: Protocol> Driver<P> {
             session,
             sight,
             wires: HashMap::new(),
-            new: VecDeque::new(),
-            busy: VecDeque::new(),
+            schedule: Schedule::default(),
             waiting: VecDeque::new(),
             incoming: Vec::new(),
             closing: None,
@@ -215,27 +214,30 @@ impl<P: Protocol> Driver<P> {
     /// Gives HTTP/2 some of what waits to be sent. Says whether there was any.
     fn feed(&mut self) -> bool {
         let mut fed = 0;
-        while fed < TURN_BYTES {
-            let Some(key) = self.new.pop_front().or_else(|| self.busy.pop_front()) else {
-                break;
+        while fed < TURN_BYTES
+            && let Some(key) = self.schedule.head()
+        {
+            let Some(wire) = self.wires.get_mut(&key) else {
+                self.schedule.drop_head();
+                continue;
             };
-            let Some(wire) = self.wires.get_mut(&key) else { continue };
-            wire.in_turn = false;
-            let is_alone = self.new.is_empty() && self.busy.is_empty();
             let stream = Arc::clone(&wire.stream);
             let mut state = stream.lock();
-            let (bytes, more) = wire.feed(
-                &mut state,
-                if is_alone { TURN_BYTES } else { SHARE },
-                self.hub.send_queue,
-            );
+            let ready = wire.has_to_send(&state);
+            let most = match self.schedule.decide(key, &mut wire.turn, ready, TURN_BYTES) {
+                Next::Send(most) => most,
+                Next::Later => continue,
+            };
+            let sent = wire.feed(&mut state, most, self.hub.send_queue);
             drop(state);
-            fed += bytes;
+            self.schedule.sent(&mut wire.turn, sent.bytes);
+            fed += sent.bytes;
+            if sent.is_held_up {
+                self.schedule.park_head(&mut wire.turn);
+            }
             if wire.finished {
                 // It may be over now.
                 stream.post();
-            } else if more {
-                self.take_turn(key);
             }
         }
         fed > 0
@@ -243,12 +245,8 @@ impl<P: Protocol> Driver<P> {
 
     /// Puts a stream in the line of those that send.
     pub(crate) fn take_turn(&mut self, key: u64) {
-        if let Some(wire) = self.wires.get_mut(&key)
-            && !wire.in_turn
-        {
-            wire.in_turn = true;
-            let line = if wire.is_new() { &mut self.new } else { &mut self.busy };
-            line.push_back(key);
+        if let Some(wire) = self.wires.get_mut(&key) {
+            self.schedule.enter(key, &mut wire.turn);
         }
     }
 

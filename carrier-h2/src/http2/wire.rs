@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::Request;
-use tunnel_core::StreamCode;
+use tunnel_core::{StreamCode, proto::mux::Turn};
 
 use super::{
     hub::Place,
@@ -17,9 +17,6 @@ use super::{
     window::Use,
 };
 use crate::http2::stream_code;
-
-/// Up to here a stream is new: handshakes of what is tunnelled, small exchanges. They go out first.
-const NEW_BYTES: u64 = 8 * 1024;
 
 /// One stream as the driver sees it.
 #[derive(Debug)]
@@ -34,12 +31,9 @@ pub(crate) struct Wire {
     /// Its place under the peer's limit, if this end has opened it.
     pub(crate) place: Option<Place>,
     pub(crate) usage: Use,
-    /// How many bytes HTTP/2 was given.
-    pub(crate) sent: u64,
-    /// Whether it was given the end.
+    /// Whether HTTP/2 was given the end.
     pub(crate) finished: bool,
-    /// Whether it waits for its turn to send.
-    pub(crate) in_turn: bool,
+    pub(crate) turn: Turn,
     /// Whether the peer was told of a reset, and of a stop.
     pub(crate) told_reset: bool,
     pub(crate) told_stop: bool,
@@ -71,6 +65,23 @@ pub(crate) enum Seen {
     Unprocessed,
 }
 
+/// What HTTP/2 has taken of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fed {
+    pub(crate) bytes: usize,
+    /// Whether it took less than it was offered. The stream is looked at when that changes.
+    pub(crate) is_held_up: bool,
+}
+
+impl Fed {
+    fn held_up(bytes: usize) -> Self {
+        Self {
+            bytes,
+            is_held_up: true,
+        }
+    }
+}
+
 impl Wire {
     pub(crate) fn new(stream: Arc<Stream>, opening: Opening, usage: Use, held: Held) -> Self {
         Self {
@@ -82,17 +93,11 @@ impl Wire {
             held,
             place: None,
             usage,
-            sent: 0,
             finished: false,
-            in_turn: false,
+            turn: Turn::default(),
             told_reset: false,
             told_stop: false,
         }
-    }
-
-    /// Whether it is to go before busy ones.
-    pub(crate) fn is_new(&self) -> bool {
-        self.sent < NEW_BYTES
     }
 
     /// Looks for the response.
@@ -181,9 +186,11 @@ impl Wire {
     }
 
     /// Gives HTTP/2 what its turn and the credit allow. Gives the number of bytes, and whether there is more to send.
-    pub(crate) fn feed(&mut self, state: &mut State, turn: usize, send_queue: usize) -> (usize, bool) {
-        let Some(tx) = &mut self.tx else { return (0, false) };
-        let wanted = state.outbox.len().min(turn);
+    pub(crate) fn feed(&mut self, state: &mut State, most: usize, send_queue: usize) -> Fed {
+        let Some(tx) = &mut self.tx else {
+            return Fed::held_up(0);
+        };
+        let wanted = state.outbox.len().min(most);
         let mut fed = 0;
         while fed < wanted {
             // No more than is there to be sent: what is reserved is lost to others.
@@ -192,11 +199,14 @@ impl Wire {
             if count == 0 {
                 let mut cx = Context::from_waker(&self.waker);
                 if tx.poll_capacity(&mut cx).is_pending() {
+                    // HTTP/2 serves those who wait for credit in the order in which they came, and with all that they
+                    // have reserved. For a byte it tells them as well, and then they have their turns here.
+                    tx.reserve_capacity(1);
                     break;
                 }
                 if tx.capacity() == 0 {
                     // The stream is over, which is seen elsewhere.
-                    return (fed, false);
+                    return Fed::held_up(fed);
                 }
                 continue;
             }
@@ -205,10 +215,9 @@ impl Wire {
             let ends = state.outbox.is_empty() && state.tx == Tx::Finished;
             self.finished |= ends;
             if tx.send_data(bytes, ends).is_err() {
-                return (fed, false);
+                return Fed::held_up(fed);
             }
         }
-        self.sent += fed as u64;
         if state.outbox.is_empty() && state.tx == Tx::Finished && !self.finished {
             self.finished = true;
             let _ = tx.send_data(Bytes::new(), true);
@@ -216,7 +225,10 @@ impl Wire {
         if fed > 0 && state.outbox.len() < send_queue {
             wake(&mut state.wakers.send);
         }
-        (fed, fed == wanted && !state.outbox.is_empty())
+        Fed {
+            bytes: fed,
+            is_held_up: fed < wanted,
+        }
     }
 
     /// Whether there is something to give HTTP/2.

@@ -15,7 +15,7 @@
 //! The bytes are specified in `docs/wire.md` §9.
 //!
 //! A carrier whose connection has streams of its own uses some of the parts: [`Frame`]s on a control stream, [`Queue`],
-//! [`Window`], [`Watch`] and the [`Budget`].
+//! [`Schedule`], [`Window`], [`Watch`] and the [`Budget`].
 
 mod budget;
 #[cfg(test)]
@@ -54,5 +54,6 @@ pub use self::{
     machine::Mux,
     message::Message,
     queue::Queue,
+    schedule::{Next, Schedule, Turn},
     window::Window,
 };

@@ -1,25 +1,39 @@
-//! Whose turn it is to send: deficit round robin, new streams first.
+//! Whose turn it is to send: deficit round robin, streams that send little first.
 //!
-//! As in the scheduler of FQ-CoDel (RFC 8290 §4.1 and §4.2): a stream that becomes ready is *fresh* for one quantum and
-//! goes before those that have been busy; when its quantum is used up, or it has nothing left, it moves behind the busy
-//! ones. So a request overtakes downloads, and a stream cannot stay fresh by pausing: it stays on the list of the busy
-//! ones for a round after it has run empty.
+//! Near to the scheduler of FQ-CoDel (RFC 8290 §4.1 and §4.2): a stream that becomes ready is *fresh* and goes before those
+//! that are busy, until it has sent a quantum; then it is busy, too. It gets the next quantum when every stream that was
+//! busy meanwhile has had its turn, so pausing gains nothing. Unlike there, a stream that has run empty before that is not
+//! made to wait for its turn, but goes on with what is left of its quantum: a request overtakes downloads, and so does the
+//! next one a moment later.
 
 use std::collections::VecDeque;
 
-use super::StreamId;
-
-/// What a stream may send in its turn while others wait.
-pub(super) const QUANTUM: usize = 16 * 1024;
+/// What a fresh stream may send before it counts as busy.
+const FRESH: usize = 16 * 1024;
+/// What a busy stream may send in its turn while others wait. A turn costs both ends a wake-up, a read and a write, so it
+/// is worth a whole message.
+const BUSY: usize = super::MAX_PAYLOAD;
 /// What a frame costs beside its payload, so that many small ones are not free.
 const FRAME_COST: usize = 16;
 
 /// A stream's place among the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
-    list: Option<List>,
-    /// What it may still send in this turn; below zero when it sent ahead of its turns while it was alone.
+pub struct Turn {
+    place: Place,
+    /// What it may still send of its quantum; below zero when it sent ahead of its turns while it was alone.
     deficit: i64,
+    /// How many turns there must have been until it gets the next one.
+    renewal: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// It has nothing to send.
+    #[default]
+    Out,
+    In(List),
+    /// It could not send what it has, and comes back to this list.
+    Parked(List),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,91 +42,149 @@ enum List {
     Busy,
 }
 
-/// The streams that have something to send, and those that had it a moment ago.
-#[derive(Debug, Default)]
-pub(super) struct Schedule {
-    fresh: VecDeque<StreamId>,
-    busy: VecDeque<StreamId>,
+/// The streams that have something to send, by their names.
+///
+/// Whoever has the streams keeps a [`Turn`] for each and gives it with the name:
+///
+/// ```
+/// use tunnel_proto::mux::{Next, Schedule, Turn};
+///
+/// let (mut schedule, mut turn, mut waiting) = (Schedule::default(), Turn::default(), 100_000);
+/// schedule.enter('a', &mut turn);
+/// while let Some(name) = schedule.head() {
+///     if let Next::Send(most) = schedule.decide(name, &mut turn, waiting > 0, 65_536) {
+///         let sent = most.min(waiting);
+///         waiting -= sent;
+///         schedule.sent(&mut turn, sent);
+///     }
+/// }
+/// assert_eq!(waiting, 0);
+/// ```
+#[derive(Debug)]
+pub struct Schedule<K> {
+    fresh: VecDeque<K>,
+    busy: VecDeque<K>,
+    /// How many turns of busy streams are over.
+    turns: u64,
 }
 
 /// Whether the stream at the head may send now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+#[allow(clippy::exhaustive_enums)] // it may or it may not
+pub enum Next {
     /// It may, so many bytes.
     Send(usize),
-    /// It went to the back; look at the next one.
+    /// It went to the back, or out; look at the next one.
     Later,
 }
 
-impl Schedule {
-    /// Puts in a stream that has something to send, if it is not in yet.
-    pub(super) fn enter(&mut self, id: StreamId, turn: &mut Turn) {
-        if turn.list.is_none() {
-            *turn = Turn {
-                list: Some(List::Fresh),
-                deficit: to_deficit(QUANTUM),
-            };
-            self.fresh.push_back(id);
+impl<K> Default for Schedule<K> {
+    fn default() -> Self {
+        Self {
+            fresh: VecDeque::new(),
+            busy: VecDeque::new(),
+            turns: 0,
         }
+    }
+}
+
+impl<K: Copy> Schedule<K> {
+    /// Puts in a stream that has something to send, if it is not in yet.
+    pub fn enter(&mut self, name: K, turn: &mut Turn) {
+        let list = match turn.place {
+            Place::In(_) => return,
+            Place::Parked(list) => list,
+            Place::Out => {
+                if self.turns >= turn.renewal {
+                    turn.deficit = 0;
+                    self.grant(turn, FRESH);
+                }
+                turn.deficit = turn.deficit.min(to_deficit(FRESH));
+                if turn.deficit > 0 { List::Fresh } else { List::Busy }
+            }
+        };
+        self.push(name, turn, list);
     }
 
     /// The stream whose turn it is.
-    pub(super) fn head(&self) -> Option<StreamId> {
+    #[must_use]
+    pub fn head(&self) -> Option<K> {
         self.fresh.front().or_else(|| self.busy.front()).copied()
     }
 
     /// How many streams are in.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.fresh.len() + self.busy.len()
     }
 
-    /// Takes out the stream at the head for good.
-    pub(super) fn drop_head(&mut self) {
-        if self.fresh.pop_front().is_none() {
-            self.busy.pop_front();
+    /// Whether no stream is in.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes out the stream at the head, which is gone.
+    pub fn drop_head(&mut self) {
+        if self.fresh.pop_front().is_none() && self.busy.pop_front().is_some() {
+            self.turns += 1;
+        }
+    }
+
+    /// Takes out the stream at the head, which cannot send what it has. It comes back with
+    /// [`enter`](Self::enter), to where it was.
+    pub fn park_head(&mut self, turn: &mut Turn) {
+        self.drop_head();
+        if let Place::In(list) = turn.place {
+            turn.place = Place::Parked(list);
         }
     }
 
     /// Decides about the stream at the head: `ready` says whether it has something to send, `alone` how much it may
     /// send at once when no other is in.
-    pub(super) fn decide(&mut self, id: StreamId, turn: &mut Turn, ready: bool, alone: usize) -> Next {
+    pub fn decide(&mut self, name: K, turn: &mut Turn, ready: bool, alone: usize) -> Next {
         if !ready {
-            match turn.list {
-                Some(List::Fresh) => self.move_to_busy(id, turn),
-                _ => {
-                    self.drop_head();
-                    turn.list = None;
-                }
-            }
+            self.drop_head();
+            turn.place = Place::Out;
             return Next::Later;
         }
         if self.len() == 1 {
             return Next::Send(alone);
         }
         if turn.deficit <= 0 {
-            turn.deficit += to_deficit(QUANTUM);
-            self.move_to_busy(id, turn);
+            self.drop_head();
+            self.grant(turn, BUSY);
+            self.push(name, turn, List::Busy);
             return Next::Later;
         }
-        Next::Send(QUANTUM)
+        let is_fresh = turn.place == Place::In(List::Fresh);
+        Next::Send(if is_fresh { FRESH } else { BUSY })
     }
 
     /// Notes what the stream at the head has sent.
-    pub(super) fn sent(&mut self, turn: &mut Turn, bytes: usize) {
+    pub fn sent(&mut self, turn: &mut Turn, bytes: usize) {
         // A debt is bounded, so that a stream that was alone for long is not locked out for long.
         let debt = turn.deficit - to_deficit(bytes + FRAME_COST);
-        turn.deficit = debt.max(-to_deficit(2 * QUANTUM));
+        turn.deficit = debt.max(-to_deficit(2 * BUSY));
     }
 
     /// Forgets all.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    fn move_to_busy(&mut self, id: StreamId, turn: &mut Turn) {
-        self.drop_head();
-        self.busy.push_back(id);
-        turn.list = Some(List::Busy);
+    /// Gives the next quantum, of which there is one in each round.
+    fn grant(&self, turn: &mut Turn, quantum: usize) {
+        turn.deficit += to_deficit(quantum);
+        turn.renewal = self.turns + self.busy.len() as u64;
+    }
+
+    fn push(&mut self, name: K, turn: &mut Turn, list: List) {
+        turn.place = Place::In(list);
+        match list {
+            List::Fresh => self.fresh.push_back(name),
+            List::Busy => self.busy.push_back(name),
+        }
     }
 }
 
@@ -127,14 +199,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mux::Side;
 
-    const ALONE: usize = 4 * QUANTUM;
+    const ALONE: usize = 4 * BUSY;
 
     /// Streams with so many bytes to send, and who sends what next.
     #[derive(Default)]
     struct World {
-        schedule: Schedule,
+        schedule: Schedule<u64>,
         streams: BTreeMap<u64, (Turn, usize)>,
     }
 
@@ -142,18 +213,18 @@ mod tests {
         fn add(&mut self, index: u64, bytes: usize) {
             let (turn, left) = self.streams.entry(index).or_default();
             *left += bytes;
-            self.schedule.enter(StreamId::new(Side::Agent, index), turn);
+            self.schedule.enter(index, turn);
         }
 
         fn next(&mut self) -> Option<(u64, usize)> {
             loop {
                 let id = self.schedule.head()?;
-                let (turn, left) = self.streams.get_mut(&id.index()).unwrap();
+                let (turn, left) = self.streams.get_mut(&id).unwrap();
                 if let Next::Send(most) = self.schedule.decide(id, turn, *left > 0, ALONE) {
                     let sent = most.min(*left);
                     *left -= sent;
                     self.schedule.sent(turn, sent);
-                    return Some((id.index(), sent));
+                    return Some((id, sent));
                 }
             }
         }
@@ -165,7 +236,7 @@ mod tests {
         world.add(1, 1 << 20);
         assert_eq!(world.next(), Some((1, ALONE)));
         world.add(2, 1 << 20);
-        assert_eq!(world.next(), Some((2, QUANTUM)));
+        assert_eq!(world.next(), Some((2, FRESH)));
         world.add(3, 100);
         assert_eq!(world.next(), Some((3, 100)));
     }
@@ -178,15 +249,51 @@ mod tests {
         let mut sent = [0; 3];
         for _ in 0..300 {
             if world.streams.get(&0).is_none_or(|(_, left)| *left == 0) {
-                world.add(0, QUANTUM);
+                world.add(0, FRESH);
             }
             let (index, bytes) = world.next().unwrap();
             sent[usize::try_from(index).unwrap()] += bytes;
         }
         assert!(
-            sent[0] <= sent[1] + 2 * QUANTUM && sent[0] <= sent[2] + 2 * QUANTUM,
+            sent[0] <= sent[1] + 2 * BUSY && sent[0] <= sent[2] + 2 * BUSY,
             "{sent:?}"
         );
+    }
+
+    #[test]
+    fn a_stream_that_sends_little_never_waits_for_a_turn() {
+        let mut world = World::default();
+        (1..=16).for_each(|index| world.add(index, 10 << 20));
+        for _ in 0..40 {
+            world.next();
+        }
+        for _ in 0..500 {
+            world.add(0, 100);
+            assert_eq!(world.next(), Some((0, 100)));
+            // A pause of one turn, of which it is fresh for 160 in each round of 16.
+            world.next().unwrap();
+        }
+    }
+
+    #[test]
+    fn who_was_parked_comes_back_to_where_it_was() {
+        let mut world = World::default();
+        (1..=3).for_each(|index| world.add(index, 10 << 20));
+        for _ in 0..6 {
+            world.next();
+        }
+        world.add(4, 1 << 20);
+        let parked: Vec<_> = (0..3)
+            .map(|_| {
+                let index = world.schedule.head().unwrap();
+                world.schedule.park_head(&mut world.streams.get_mut(&index).unwrap().0);
+                index
+            })
+            .collect();
+        let left = world.schedule.head().unwrap();
+        parked.iter().rev().for_each(|index| world.add(*index, 0));
+        let order = [(); 3].map(|()| world.next().unwrap().0);
+        assert_eq!(order, [4, left, parked[2]], "the fresh one, then the busy ones");
     }
 
     proptest! {
@@ -204,7 +311,7 @@ mod tests {
                 sent[usize::try_from(index).unwrap()] += bytes;
             }
             let (least, most) = (sent.iter().min().unwrap(), sent.iter().max().unwrap());
-            prop_assert!(most - least <= 3 * QUANTUM, "{sent:?}");
+            prop_assert!(most - least <= 3 * BUSY, "{sent:?}");
         }
 
         /// Everything is sent, and afterwards nobody is left in.
@@ -224,7 +331,7 @@ mod tests {
             }
             prop_assert_eq!(sent, fed);
             prop_assert_eq!(world.schedule.len(), 0);
-            prop_assert!(world.streams.values().all(|(turn, _)| turn.list.is_none()));
+            prop_assert!(world.streams.values().all(|(turn, _)| turn.place == Place::Out));
         }
     }
 }

@@ -11,7 +11,6 @@ use crate::{
         Account, CloseReason, Config, Event, Frame, OpenBlocked, ReadError, StreamId, WriteError,
         budget::Pressure,
         half::{RecvEvent, RecvState, SendEvent, SendState},
-        schedule::QUANTUM,
         stream::Opening,
     },
 };
@@ -20,6 +19,8 @@ use crate::{
 const MAX_UNSENT: u64 = 4 * 1024 * 1024;
 /// What an OPEN counts for beside its bytes.
 pub(super) const OPEN_COST: u64 = 512;
+/// How many bytes of one stream may be queued while memory is short.
+const SHORT_QUEUE: usize = 16 * 1024;
 
 impl Mux {
     /// Opens a stream. [`Event::Answered`] or [`Event::Unanswered`] follows, unless this end ends both halves before;
@@ -290,11 +291,11 @@ impl Mux {
 }
 
 /// How many bytes of one stream may be queued: never more than there is room for when a writer is woken that had to wait
-/// for memory, and while memory is short no more than one turn moves.
+/// for memory.
 pub(super) fn queue_limit(config: &Config, account: &Account) -> usize {
     let most = config.send_queue.min(account.writers_piece());
     match account.pressure() {
         Pressure::Ample => most,
-        Pressure::Tight => most.min(QUANTUM),
+        Pressure::Tight => most.min(SHORT_QUEUE),
     }
 }

@@ -60,7 +60,7 @@ pub struct Mux {
     link_ready: Instant,
     /// Streams that owe a frame beside data, in the order in which they came to owe it.
     owing: VecDeque<StreamId>,
-    schedule: Schedule,
+    schedule: Schedule<StreamId>,
     /// PINGs to be answered.
     pings: VecDeque<[u8; 8]>,
     drain: Drain,
