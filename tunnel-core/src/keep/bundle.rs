@@ -1,6 +1,6 @@
 //! The connections that are kept with one remote.
 
-use std::{fmt, num::NonZeroU32, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -26,11 +26,14 @@ pub(crate) struct Bundle {
 /// The turn to dial, until it is dropped.
 pub(super) type Turn<'a> = SemaphorePermit<'a>;
 
+/// What is dialled again within this time is about to come.
+const SOON: Duration = Duration::from_secs(1);
+
 /// How many of a bundle's connections are up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) up: usize,
-    /// How many are being dialled or wait for their turn.
+    /// How many are being dialled, wait for their turn, or are dialled again soon.
     pub(crate) coming: usize,
     /// How many there are to be.
     pub(crate) all: usize,
@@ -80,6 +83,7 @@ impl Bundle {
     }
 
     pub(crate) fn count(&self) -> Count {
+        let now = Instant::now();
         let mut count = Count {
             up: 0,
             coming: 0,
@@ -89,6 +93,7 @@ impl Bundle {
             match standing.phase() {
                 Phase::Connected(_) => count.up += 1,
                 Phase::Connecting | Phase::Queued => count.coming += 1,
+                Phase::Waiting { until } if until.saturating_duration_since(now) < SOON => count.coming += 1,
                 Phase::Waiting { .. } | Phase::Ended => {}
             }
         }

@@ -50,8 +50,8 @@ struct Told {
     failure: Novelty,
     /// Why the remote takes no more connections than it has.
     surplus: Option<String>,
-    /// Whether the number of connections that are up is what was told last.
-    is_settled: bool,
+    /// How many connections are up as it was told last, unless a loss was told since.
+    up: Option<usize>,
 }
 
 /// Writes a line at this level if it is news.
@@ -75,9 +75,11 @@ impl Report {
             told.surplus = None;
         }
         if count.all > 1 {
-            let is_news = count.coming == 0 && !told.is_settled;
+            let is_news = count.coming == 0 && told.up.is_none_or(|up| up < count.up);
             tell!(is_news, info, "{name}{count} are up, the latest with {url}");
-            told.is_settled |= is_news;
+            if is_news {
+                told.up = Some(count.up);
+            }
         }
     }
 
@@ -91,7 +93,7 @@ impl Report {
         let is_news = count.up == 0 || is_new_cause && !is_told;
         if is_news {
             told.loss_told = Some(now);
-            told.is_settled = false;
+            told.up = None;
         }
         let Some(cause) = cause else {
             tell!(

@@ -247,6 +247,31 @@ async fn the_end_of_all_is_told_once_and_so_is_their_return() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_that_return_after_others_are_told_of() {
+    let log = Log::begin();
+    let carrier = Scripted::new("quic", []);
+    let _agent = agent(&carrier, 3);
+    let all = connections(&carrier, 0..3).await;
+    sleep(20 * SECOND).await;
+    let whole = "INFO 3 of 3 connections are up, the latest with quic://gw.example";
+    assert_eq!(log.lines().last().unwrap(), whole);
+
+    // Their waits differ, but none is long.
+    all[1].lose();
+    all[2].lose();
+    sleep(SECOND).await;
+    let told = log.lines();
+    assert!(told.len() == 2 && told[1] == whole, "{told:#?}");
+
+    // One that keeps going and coming is no news.
+    for number in 5..8 {
+        connections(&carrier, number - 1..number).await[0].lose();
+        connections(&carrier, number..number + 1).await;
+    }
+    assert_eq!(log.lines(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_of_the_server_moves_them_all() {
     let log = Log::begin();
     let carrier = Scripted::new("quic", []);
@@ -266,7 +291,23 @@ async fn a_drain_of_the_server_moves_them_all() {
     let told = log.lines();
     let drains = told.iter().filter(|line| line.contains("is draining; connecting anew"));
     assert!(drains.count() <= 2 && told.len() <= 4, "{told:#?}");
+    assert_eq!(
+        told.last().unwrap(),
+        "INFO 3 of 3 connections are up, the latest with quic://gw.example"
+    );
     assert_eq!(agent.shutdown(Duration::ZERO).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_comes_long_after_the_others_is_told_of() {
+    let log = Log::begin();
+    let carrier = Scripted::new("quic", [Connected, Rejected(CloseCode::UNAUTHORIZED, None)]);
+    let _agent = agent(&carrier, 3);
+    sleep(9 * SECOND).await;
+    let up = |up: u32| format!("INFO {up} of 3 connections are up, the latest with quic://gw.example");
+    assert_eq!(*log.lines().last().unwrap(), up(2));
+    sleep(30 * SECOND).await;
+    assert_eq!(log.lines(), [up(3)]);
 }
 
 #[tokio::test(start_paused = true)]
