@@ -53,8 +53,9 @@ use crate::{
 
 /// An agent that has not been started.
 ///
-/// It keeps a connection with each of its servers, or [several](AgentConfig::connections): dials again when one is lost, first quickly, then with
-/// [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one finishes its streams.
+/// It keeps a connection with each of its servers, or [several](AgentConfig::connections): dials again when one is lost,
+/// first quickly, then with [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one
+/// finishes its streams.
 pub struct Agent(Arc<Inner>);
 
 /// An agent at work. Clones are the same agent.

@@ -116,7 +116,7 @@ impl<'a, R: Remote> Keeper<'a, R> {
         }
     }
 
-    /// Waits until a new connection takes no new streams any more; gives the cause if it has ended.
+    /// Waits until a new connection takes no new streams any more; gives the cause if it was lost.
     async fn until_lost(&mut self, current: &Current) -> Option<ConnectionError> {
         let bundle = self.remote.bundle();
         let count = bundle.count();
@@ -222,9 +222,10 @@ pub(crate) fn is_overloaded(error: &DialError) -> bool {
     matches!(error, DialError::Rejected { rejection, .. } if rejection.code == CloseCode::OVERLOADED)
 }
 
-/// Waits until a connection takes no new streams any more; gives the cause if it has ended.
+/// Waits until a connection takes no new streams any more; gives the cause if it was lost.
 async fn until_lost(connection: &dyn Connection) -> Option<ConnectionError> {
     connection.draining().await;
-    // It may drain because it has ended.
-    carrier::ended(connection).await
+    // It may drain because it has ended, and may have ended because it has drained: without streams that is at once.
+    let cause = carrier::ended(connection).await;
+    cause.filter(|cause| cause.code() != Some(CloseCode::DRAINED))
 }

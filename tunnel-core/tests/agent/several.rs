@@ -311,6 +311,27 @@ async fn one_that_comes_long_after_the_others_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drained_connection_was_not_lost() {
+    let log = Log::begin();
+    let carrier = Scripted::new("quic", []);
+    let agent = agent(&carrier, 1);
+    let connection = soon(carrier.connection(0)).await;
+    sleep(20 * SECOND).await;
+    log.lines();
+    // Without streams it ends in the same moment.
+    connection.drain_by_server();
+    connection.close(CloseCode::DRAINED, "");
+    soon(carrier.connection(1)).await;
+    let told = log.lines();
+    let line = told.iter().find(|line| line.contains("connecting"));
+    assert_eq!(
+        line.unwrap(),
+        "INFO quic://gw.example is draining; connecting anew in …, open streams go on"
+    );
+    assert!(agent.status().servers[0].last_error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_takes_fewer_is_told_of_once_and_asked_rarely() {
     let log = Log::begin();
     let mut config = ServerConfig::default();
