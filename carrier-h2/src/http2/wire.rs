@@ -185,7 +185,7 @@ impl Wire {
         }
     }
 
-    /// Gives HTTP/2 what its turn and the credit allow. Gives the number of bytes, and whether there is more to send.
+    /// Gives HTTP/2 what its turn and the credit allow.
     pub(crate) fn feed(&mut self, state: &mut State, most: usize, send_queue: usize) -> Fed {
         let Some(tx) = &mut self.tx else {
             return Fed::held_up(0);
