@@ -48,9 +48,10 @@ pub struct QuicConfig {
 #[non_exhaustive]
 pub enum Congestion {
     /// CUBIC whose window does not fall below what the path has been seen to carry, and a quarter more. The same as CUBIC
-    /// where no packets are lost, or only by overfull queues. Where packets are lost for other reasons, up to one of ten, it
-    /// carries what there is room for: at 1 % loss and 20 ms 58 of 62 MB/s, with a queue of some milliseconds. There it
-    /// takes more than its share from CUBIC senders.
+    /// where no packets are lost, or only by queues that hold what is carried in a round trip. Where packets are lost for
+    /// other reasons, up to one of ten, it carries what there is room for: at 1 % loss and 20 ms 58 of 62 MB/s, with a queue
+    /// of some milliseconds. There, and where queues are shorter, it takes more than its share from CUBIC senders: up to
+    /// four fifths beside one.
     #[default]
     Adaptive,
     /// CUBIC (RFC 9438), as most TCP senders do. Fair to others; at 1 % loss and 20 ms it carries about 1 MB/s.

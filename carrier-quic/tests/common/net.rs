@@ -61,7 +61,9 @@ struct State {
     reports: HashMap<SocketAddr, PortReports>,
     random: fastrand::Rng,
     inboxes: HashMap<SocketAddr, Inbox>,
-    /// When the line out of an address is free again.
+    /// Whether all who send to an address share a line; else each who sends has one.
+    is_shared: bool,
+    /// When the line out of an address, or to it, is free again.
     busy_until: HashMap<SocketAddr, Instant>,
     sent: u64,
 }
@@ -91,6 +93,7 @@ impl Net {
             reports: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
             inboxes: HashMap::new(),
+            is_shared: false,
             busy_until: HashMap::new(),
             sent: 0,
         })))
@@ -141,6 +144,11 @@ impl Net {
         self.0.lock().unwrap().slandered.insert(addr);
     }
 
+    /// From now on all who send to an address share the line to it.
+    pub(crate) fn share_lines(&self) {
+        self.0.lock().unwrap().is_shared = true;
+    }
+
     pub(crate) fn set_link(&self, link: Link) {
         self.0.lock().unwrap().link = link;
     }
@@ -179,13 +187,14 @@ impl State {
         let now = Instant::now();
         let mut leaves = now;
         if let Some(bandwidth) = self.link.bandwidth {
-            let free = self.busy_until.get(&from).copied().unwrap_or(now).max(now);
+            let line = if self.is_shared { to } else { from };
+            let free = self.busy_until.get(&line).copied().unwrap_or(now).max(now);
             let time_for = |bytes: u64| Duration::from_nanos(bytes * 1_000_000_000 / bandwidth);
             if free - now > time_for(self.link.queue) {
                 return;
             }
             leaves = free + time_for(bytes.len() as u64);
-            self.busy_until.insert(from, leaves);
+            self.busy_until.insert(line, leaves);
         }
         let number = self.sent;
         let due = leaves + self.link.latency;
