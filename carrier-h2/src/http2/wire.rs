@@ -18,6 +18,9 @@ use super::{
 };
 use crate::http2::stream_code;
 
+/// How much credit a stream waits for at most, in bytes.
+const WAITING: usize = 16 * 1024;
+
 /// One stream as the driver sees it.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -200,8 +203,9 @@ impl Wire {
                 let mut cx = Context::from_waker(&self.waker);
                 if tx.poll_capacity(&mut cx).is_pending() {
                     // HTTP/2 serves those who wait for credit in the order in which they came, and with all that they
-                    // have reserved. For a byte it tells them as well, and then they have their turns here.
-                    tx.reserve_capacity(1);
+                    // have reserved: little, so that small exchanges do not wait for all the others, and not so
+                    // little that every update of a window wakes every stream.
+                    tx.reserve_capacity((wanted - fed).min(WAITING));
                     break;
                 }
                 if tx.capacity() == 0 {
