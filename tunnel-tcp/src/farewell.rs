@@ -13,11 +13,11 @@ use crate::Io;
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// How much of what they still send is read.
-const LINGER_BYTES: u64 = 64 * 1024;
+const LINGER_BYTES: u64 = 128 * 1024;
 
 /// Sends the last bytes, ends the direction, and waits up to a second for the peer to end its own: a socket that is
 /// closed with bytes unread is reset, and a reset can overtake what was sent (RFC 9293 §3.6.1, RFC 9112 §9.6). What
-/// still comes is thrown away, up to 64 KiB of it. Then the pipe is closed, whatever came of it.
+/// still comes is thrown away, up to 128 KiB of it. Then the pipe is closed, whatever came of it.
 ///
 /// # Cancel safety
 ///

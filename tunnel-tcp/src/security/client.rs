@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 use tunnel_core::{DialError, Host, Identity};
 use tunnel_tls::{ClientTls, peer_identity};
 
-use super::{READ_AHEAD, WITHOUT_ALPN, words};
+use super::{READ_AHEAD, WITHOUT_ALPN, WRITE_BUFFER, words};
 use crate::{BoxIo, read_ahead::ReadAhead};
 
 /// Whether and how an agent protects what it sends.
@@ -74,7 +74,10 @@ impl ClientSide {
             source,
         };
         let io = ReadAhead::new(io, READ_AHEAD);
-        let stream = match self.connector.connect(self.server_name.clone(), io).await {
+        let connecting = self.connector.connect_with(self.server_name.clone(), io, |session| {
+            session.set_buffer_limit(Some(WRITE_BUFFER));
+        });
+        let stream = match connecting.await {
             Ok(stream) => stream,
             Err(error) => return Err(failed(tunnel_tls::explain(&error), Arc::new(error))),
         };

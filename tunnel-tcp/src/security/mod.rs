@@ -17,9 +17,14 @@ pub use self::{
     server::{ServerSecurity, ServerSide},
 };
 
-/// How much is read at a time from the pipe below TLS: two records of the largest size (RFC 8446 §5.2), where the TLS
-/// library alone would read 4 KiB. A connection that has nothing to read does not hold this memory.
-const READ_AHEAD: usize = 32 * 1024;
+/// How much is read at a time from the pipe below TLS, where the TLS library alone would read 4 KiB: a message of 64 KiB
+/// with its headers, in records. A connection that has nothing to read does not hold this memory.
+const READ_AHEAD: usize = 72 * 1024;
+
+/// How many bytes of records the TLS library makes of one write, and holds while the pipe below takes none: more than the
+/// longest message of a carrier with its headers. At the library's own 64 KiB, each message of 64 KiB left a few bytes
+/// for a record, a segment and a wake-up of the peer of their own.
+const WRITE_BUFFER: usize = 128 * 1024;
 
 /// The protocol that is spoken where none was negotiated.
 const WITHOUT_ALPN: &[u8] = b"http/1.1";

@@ -7,7 +7,7 @@ use tunnel_core::{ConnectionError, HandshakeError, Identity};
 use tunnel_tls::{ServerTls, peer_identity};
 
 use super::{
-    READ_AHEAD,
+    READ_AHEAD, WRITE_BUFFER,
     refuse::{self, Mistake},
     words,
 };
@@ -75,7 +75,10 @@ impl ServerSecurity {
 
 impl ServerSide {
     async fn handshake(&self, io: ReadAhead) -> Result<(BoxIo, Identity), HandshakeError> {
-        let stream = match self.acceptor.accept(io).into_fallible().await {
+        let accepting = self
+            .acceptor
+            .accept_with(io, |session| session.set_buffer_limit(Some(WRITE_BUFFER)));
+        let stream = match accepting.into_fallible().await {
             Ok(stream) => stream,
             Err((error, io)) => {
                 let explanation = tunnel_tls::explain(&error);

@@ -1,7 +1,16 @@
-use std::time::Duration;
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex, split},
     net::{TcpListener, TcpStream},
     time::Instant,
 };
@@ -204,6 +213,82 @@ async fn a_refusal_that_comes_late_can_be_explained() {
     let wrapped = io::Error::other(tunnel_core::ConnectionError::transport(error));
     assert_eq!(explain_tls(&wrapped).as_deref(), Some(words));
     assert_eq!(explain_tls(&io::Error::from(io::ErrorKind::ConnectionReset)), None);
+}
+
+/// A pipe that counts how often it was written to.
+#[derive(Debug)]
+struct Counting {
+    io: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        Pin::new(&mut self.io).poll_write(cx, &all)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A message of 64 KiB with its headers costs one write, one segment at a time and one wake-up of the peer.
+#[tokio::test]
+async fn a_message_is_one_write_in_both_directions() {
+    const MESSAGE: usize = 64 * 1024 + 600;
+    let pki = Pki::new();
+    let (client, server) = (pki.client(&[HTTP1]), pki.server(&[HTTP1]));
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let counters: [Arc<AtomicUsize>; 2] = Default::default();
+    let counting = |io, counter: &Arc<AtomicUsize>| -> BoxIo {
+        let writes = Arc::clone(counter);
+        Box::new(Counting { io, writes })
+    };
+    let (near, far) = (counting(near, &counters[0]), counting(far, &counters[1]));
+    let (near, far) = tokio::join!(client.secure(near, "gw"), server.secure(far));
+    let (mut near, mut far) = (near.unwrap().0, far.unwrap().0);
+    for round in 0..3 {
+        let before = counters.clone().map(|writes| writes.load(Ordering::Relaxed));
+        for forth in [true, false] {
+            let (from, to) = if forth {
+                (&mut near, &mut far)
+            } else {
+                (&mut far, &mut near)
+            };
+            from.write_all(&vec![7; MESSAGE]).await.unwrap();
+            from.flush().await.unwrap();
+            to.read_exact(&mut vec![0; MESSAGE]).await.unwrap();
+        }
+        let after = counters.clone().map(|writes| writes.load(Ordering::Relaxed));
+        // The first ones may come with what is left of the handshake.
+        if round > 0 {
+            assert_eq!(after, before.map(|writes| writes + 1));
+        }
+    }
 }
 
 #[tokio::test]
