@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tunnel_proto::mux::{Budget, Config, Event, Frame, Hello, Side};
+use tunnel_proto::mux::{Budget, Config, Event, Frame, Hello, Side, Windows};
 
 use crate::{
     pair::{Link, Pair},
@@ -73,4 +73,41 @@ fn the_window_is_larger_on_a_longer_path() {
     let far = ahead(link(50), Duration::from_secs(5));
     assert!(near <= 2 << 20, "{near}");
     assert!(far >= 8 << 20, "{far}");
+}
+
+#[test]
+fn credit_of_the_connection_goes_with_that_of_a_stream() {
+    let config = Config::builder()
+        .stream_window(Windows::fixed(256 * 1024))
+        .build()
+        .unwrap();
+    let mut peer = Peer::new(config, Budget::default());
+    let id = peer.accepted();
+    peer.frames();
+    let (mut alone, mut together) = (0, 0);
+    for _ in 0..1000 {
+        peer.later(Duration::from_millis(1));
+        let payload = vec![7; 16 * 1024].into();
+        peer.send(Frame::Data {
+            id,
+            payload,
+            fin: false,
+        });
+        peer.mux.read(peer.now, id, 16 * 1024).unwrap();
+        // All that is due at a time is one message.
+        match peer.frames()[..] {
+            [] => {}
+            [Frame::MaxData { .. }, Frame::MaxStreamData { .. }] => together += 1,
+            ref frames if frames.iter().any(|frame| matches!(frame, Frame::Ping(_))) => {}
+            ref frames => {
+                alone += 1;
+                assert!(
+                    matches!(frames, [Frame::MaxData { .. } | Frame::MaxStreamData { .. }]),
+                    "{frames:?}"
+                );
+            }
+        }
+    }
+    // A stream's credit returns by the half of its window: 125 times. The first comes before a measurement.
+    assert!(together > 100 && alone < 10, "{together} {alone}");
 }

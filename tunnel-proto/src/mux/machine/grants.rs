@@ -68,6 +68,13 @@ impl Mux {
         }
     }
 
+    /// Whether it is worth its bytes beside frames that are on their way anyway: that saves the message that would be due
+    /// soon.
+    pub(super) fn max_data_fits(&self) -> bool {
+        let window = self.recv_window.size();
+        !self.quieting && self.recv_credit.due(window) >= (window / 8).max(1)
+    }
+
     /// Announces credit of the connection; gives the new limit.
     pub(super) fn grant_connection(&mut self, now: Instant) -> u64 {
         if self.quieting {

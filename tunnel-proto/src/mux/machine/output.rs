@@ -118,7 +118,7 @@ impl Mux {
         for ping in self.pings.drain(..) {
             Frame::Pong(ping).encode(out);
         }
-        if self.max_data_due() {
+        if self.max_data_due() || !self.owing.is_empty() && self.max_data_fits() {
             let offset = VarInt::saturating_from_u64(self.grant_connection(now));
             Frame::MaxData { offset }.encode(out);
         }
