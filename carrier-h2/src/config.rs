@@ -153,7 +153,7 @@ impl H2ConfigBuilder {
     /// How many bytes the peer may send over all streams before their readers have taken them. Default 2 GiB − 1, the
     /// most that HTTP/2 has.
     ///
-    /// That is how far the window goes; it begins with 512 KiB, is always larger by what readers have not taken, and the
+    /// That is how far the window goes; it begins with 1 MiB, is always larger by what readers have not taken, and the
     /// rest of it is fitted to the path, up to the connection's window of the [`mux`](Self::mux), so that small messages
     /// do not wait behind bulk. What stalled readers hold counts for as long as they stall. So anything below the number
     /// of streams that may stall times their window lets those stop all others; memory is what the budget of the mux

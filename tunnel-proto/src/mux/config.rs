@@ -75,7 +75,7 @@ pub struct ConfigBuilder {
 }
 
 /// The window of a connection at first: on a path that carries less in a round trip, more would only wait at its end.
-const CONNECTION_START: u64 = 512 * 1024;
+const CONNECTION_START: u64 = 1024 * 1024;
 /// The largest window that can be set: what one stream may make a process hold.
 const MAX_WINDOW: u64 = 1 << 30;
 /// The smallest: less would make frames of a few bytes.
@@ -134,7 +134,7 @@ impl Config {
         self.connection_window
     }
 
-    /// How the window of a connection is fitted to the path: it begins with 512 KiB.
+    /// How the window of a connection is fitted to the path: it begins with 1 MiB.
     #[must_use]
     pub fn connection_windows(&self) -> Windows {
         let start = CONNECTION_START.min(self.connection_window);

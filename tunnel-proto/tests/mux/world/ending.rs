@@ -8,7 +8,7 @@ use super::{Clocks, ROOM, SIDES, World};
 use crate::model::index;
 
 /// The window of a connection begins with that much, or all of it, and never falls below.
-const CONNECTION_START: u64 = 512 * 1024;
+const CONNECTION_START: u64 = 1024 * 1024;
 
 impl World {
     /// Has every stream come to its end, by applications that do nothing before they are woken; then lets go of all.
