@@ -7,7 +7,13 @@ use tokio::time::{Instant, timeout_at};
 use tunnel_core::{Carrier, Claim, Connection, ConnectionError, DialError, HostPort, Identity, Peer, PeerRole};
 use tunnel_tcp::{BoxIo, ClientSecurity, Dial, Dialled, upgrade::ask};
 
-use crate::{NAME, PLAIN, config::H2Config, http2::Pipe, native, upgrade::Ask};
+use crate::{
+    NAME, PLAIN,
+    config::H2Config,
+    http2::{Pipe, Role},
+    native,
+    upgrade::Ask,
+};
 
 /// What URLs begin with that mean TLS.
 const SECURE: &str = "h2://";
@@ -64,7 +70,7 @@ impl H2Carrier {
             role: PeerRole::Server(Box::new(welcome)),
             remote_addr,
         };
-        native::start(Pipe::new(io, ahead), peer, &self.config)
+        native::start(Pipe::new(io, ahead, Role::Server), peer, &self.config)
             .await
             .map_err(|error| {
                 let remote = remote.to_owned();

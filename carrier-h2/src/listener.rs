@@ -15,7 +15,13 @@ use tunnel_tcp::{
     upgrade::{Refused, serve},
 };
 
-use crate::{NAME, PROTOCOL, config::H2Config, http2::Pipe, native, upgrade::Offer};
+use crate::{
+    NAME, PROTOCOL,
+    config::H2Config,
+    http2::{Pipe, Role},
+    native,
+    upgrade::Offer,
+};
 
 /// Listens for agents.
 ///
@@ -85,7 +91,7 @@ impl Incoming for H2Incoming {
         let (io, identity) = shared.security.secure(io).await?;
         let answer = |request, has_body| shared.judge(request, has_body, (remote_addr, identity.clone()), admission);
         let (peer, (io, ahead)) = serve(io, answer).await?;
-        native::start(Pipe::new(io, ahead), peer, &shared.config)
+        native::start(Pipe::new(io, ahead, Role::Client), peer, &shared.config)
             .await
             .map_err(|error| HandshakeError::Lost(ConnectionError::transport(error)))
     }

@@ -14,7 +14,7 @@ use tunnel_tcp::{BoxIo, expect_http2, farewell};
 use super::{CAPABILITIES, ForwardConfig, protocol::Forward};
 use crate::{
     config::Tuning,
-    http2::{Driver, Frames, GoAway, H2Connection, Hub, Knobs, Pipe, Session, Sight, close_code, close_reason},
+    http2::{Driver, GoAway, H2Connection, Hub, Knobs, Pipe, Role, Session, Sight, close_code, close_reason},
 };
 
 /// Serves the streams of a peer that has connected.
@@ -28,7 +28,7 @@ pub(super) async fn serve(
     config: &ForwardConfig,
 ) -> Result<Arc<dyn Connection>, HandshakeError> {
     let (begin, io) = expect_http2(io, "this port serves CONNECT of HTTP/2, and nothing else").await?;
-    let pipe = Pipe::listening(io, begin.freeze(), Frames::of(true));
+    let pipe = Pipe::listening(io, begin.freeze(), Role::Server);
     let sight = pipe.sight();
     let knobs = Knobs {
         // Only so that such a request can be answered: without it, h2 resets it.
@@ -70,7 +70,7 @@ pub(super) async fn open(
     proxy: &HostPort,
     config: &ForwardConfig,
 ) -> Result<Arc<dyn Connection>, NotOpened> {
-    let pipe = Pipe::listening(io, Bytes::new(), Frames::of(false));
+    let pipe = Pipe::listening(io, Bytes::new(), Role::Client);
     let sight = pipe.sight();
     let opened = async {
         let mut session = Session::client(pipe, config.tuning.knobs(0)).await?;

@@ -214,6 +214,7 @@ impl<P: Protocol> Driver<P> {
     /// Gives HTTP/2 some of what waits to be sent. Says whether there was any.
     fn feed(&mut self) -> bool {
         let mut fed = 0;
+        let mut credit = self.sight.credit.available();
         while fed < TURN_BYTES
             && let Some(key) = self.schedule.head()
         {
@@ -223,15 +224,20 @@ impl<P: Protocol> Driver<P> {
             };
             let stream = Arc::clone(&wire.stream);
             let mut state = stream.lock();
-            let ready = wire.has_to_send(&state);
+            let ready = wire.tx.is_some() && !state.outbox.is_empty();
             let most = match self.schedule.decide(key, &mut wire.turn, ready, TURN_BYTES) {
                 Next::Send(most) => most,
                 Next::Later => continue,
             };
-            let sent = wire.feed(&mut state, most, self.hub.send_queue);
+            if credit == 0 {
+                // The order in which streams go on is decided here, when there is credit again, and not by HTTP/2.
+                break;
+            }
+            let sent = wire.feed(&mut state, most.min(credit), self.hub.send_queue);
             drop(state);
             self.schedule.sent(&mut wire.turn, sent.bytes);
             fed += sent.bytes;
+            credit -= sent.bytes;
             if sent.is_held_up {
                 self.schedule.park_head(&mut wire.turn);
             }
@@ -243,9 +249,14 @@ impl<P: Protocol> Driver<P> {
         fed > 0
     }
 
-    /// Puts a stream in the line of those that send.
+    /// Has a stream that has something to send do so when its turn comes.
     pub(crate) fn take_turn(&mut self, key: u64) {
-        if let Some(wire) = self.wires.get_mut(&key) {
+        let Some(wire) = self.wires.get_mut(&key) else { return };
+        let stream = Arc::clone(&wire.stream);
+        if wire.finish(&stream.lock()) {
+            // It may be over now.
+            stream.post();
+        } else {
             self.schedule.enter(key, &mut wire.turn);
         }
     }

@@ -13,7 +13,6 @@ mod codes;
 mod connect;
 mod connection;
 mod driver;
-#[cfg(feature = "forward")]
 mod frames;
 mod halves;
 mod hub;
@@ -33,13 +32,14 @@ mod wire;
 #[cfg(feature = "forward")]
 pub(crate) use self::{
     codes::{close_code, close_reason, plain_reason},
-    frames::{Frames, GoAway},
+    frames::GoAway,
 };
 pub(crate) use self::{
     codes::{connection_error, reason, stream_code},
     connect::{PROXY_STATUS, connect, proxy_status},
     connection::H2Connection,
     driver::Driver,
+    frames::Role,
     hub::Hub,
     pipe::{Pipe, Sight},
     protocol::Protocol,

@@ -14,6 +14,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tunnel_tcp::{BoxIo, explain_tls};
 
+#[cfg(feature = "forward")]
+use super::frames::Heard;
+use super::frames::{Credit, Frames, Role};
+
 /// How much is read ahead while a write is stuck: more than what the sockets of two ends hold.
 const READ_AHEAD: usize = 8 * 1024 * 1024;
 /// How much is read ahead at once.
@@ -32,8 +36,10 @@ pub(crate) struct Pipe {
     /// How reading ahead ended, if it has.
     ended: Option<io::Result<()>>,
     sight: Arc<Sight>,
+    incoming: Frames,
+    outgoing: Frames,
     #[cfg(feature = "forward")]
-    frames: Option<super::Frames>,
+    listens: bool,
 }
 
 /// What is seen on a pipe.
@@ -41,9 +47,11 @@ pub(crate) struct Pipe {
 pub(crate) struct Sight {
     received: AtomicU64,
     stuck: AtomicBool,
-    /// What was heard, if somebody listens.
+    /// How much the peer takes.
+    pub(crate) credit: Credit,
+    /// What the peer has said.
     #[cfg(feature = "forward")]
-    pub(crate) heard: super::frames::Heard,
+    pub(crate) heard: Heard,
     /// What TLS had against going on; h2 keeps no more of an error than its text.
     tls: OnceLock<String>,
 }
@@ -74,35 +82,49 @@ impl Sight {
 }
 
 impl Pipe {
-    /// A pipe of which `begin` has been read.
-    pub(crate) fn new(io: BoxIo, begin: Bytes) -> Self {
-        Self {
+    /// A pipe to an end of the other role, of which `begin` has been read.
+    pub(crate) fn new(io: BoxIo, begin: Bytes, role: Role) -> Self {
+        let mut pipe = Self {
             io,
-            ahead: begin.into(),
+            ahead: BytesMut::new(),
             ended: None,
             sight: Arc::default(),
+            incoming: Frames::of(role.peer()),
+            outgoing: Frames::of(role),
             #[cfg(feature = "forward")]
-            frames: None,
-        }
+            listens: false,
+        };
+        pipe.hear(&begin);
+        pipe.ahead = begin.into();
+        pipe
     }
 
-    /// One whose frames are listened to, of which `begin` has been read.
+    /// One that waits for what the peer has said when the first write fails, of which `begin` has been read.
     #[cfg(feature = "forward")]
-    pub(crate) fn listening(io: BoxIo, begin: Bytes, mut frames: super::Frames) -> Self {
-        let mut pipe = Self::new(io, Bytes::new());
-        frames.see(&begin, &pipe.sight.heard);
-        pipe.ahead = begin.into();
-        pipe.frames = Some(frames);
-        pipe
+    pub(crate) fn listening(io: BoxIo, begin: Bytes, role: Role) -> Self {
+        let pipe = Self::new(io, begin, role);
+        Self { listens: true, ..pipe }
     }
 
     /// Notes what has come.
     fn came(&mut self, piece: &[u8]) {
         self.sight.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        #[cfg(feature = "forward")]
-        if let Some(frames) = &mut self.frames {
-            frames.see(piece, &self.sight.heard);
-        }
+        self.hear(piece);
+    }
+
+    fn hear(&mut self, piece: &[u8]) {
+        let sight = &self.sight;
+        self.incoming.see(piece, |frame| {
+            sight.credit.came(frame);
+            #[cfg(feature = "forward")]
+            sight.heard.came(frame);
+        });
+    }
+
+    /// Notes what has gone.
+    fn went(&mut self, piece: &[u8]) {
+        let credit = &self.sight.credit;
+        self.outgoing.see(piece, |frame| credit.went(frame));
     }
 
     pub(crate) fn sight(&self) -> Arc<Sight> {
@@ -126,7 +148,7 @@ impl Pipe {
     /// its waker then, and does not last, for what cannot be written to has gone or is about to.
     #[cfg(feature = "forward")]
     fn may_say_why(&self) -> bool {
-        self.frames.is_some() && self.ended.is_none() && self.sight.received() == 0
+        self.listens && self.ended.is_none() && self.sight.received() == 0
     }
 
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
@@ -173,6 +195,9 @@ impl AsyncRead for Pipe {
 impl AsyncWrite for Pipe {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = written {
+            self.went(&bytes[..count]);
+        }
         self.wrote(cx, written)
     }
 
@@ -182,6 +207,13 @@ impl AsyncWrite for Pipe {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        if let Poll::Ready(Ok(mut left)) = written {
+            for slice in slices {
+                let count = left.min(slice.len());
+                self.went(&slice[..count]);
+                left -= count;
+            }
+        }
         self.wrote(cx, written)
     }
 
@@ -207,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_before_comes_first() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut pipe = Pipe::new(Box::new(near), Bytes::from_static(b"first "));
+        let mut pipe = Pipe::new(Box::new(near), Bytes::from_static(b"first "), Role::Client);
         far.write_all(b"second").await.unwrap();
         drop(far);
         let mut all = String::new();
@@ -252,11 +284,7 @@ mod tests {
     #[cfg(feature = "forward")]
     #[tokio::test]
     async fn a_write_that_fails_at_first_waits_for_what_the_peer_has_said() {
-        let mut pipe = Pipe::listening(
-            Box::new(Gone { is_read: false }),
-            Bytes::new(),
-            super::super::Frames::of(false),
-        );
+        let mut pipe = Pipe::listening(Box::new(Gone { is_read: false }), Bytes::new(), Role::Client);
         let first = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut pipe).poll_write(cx, b"x")));
         assert!(first.await.is_pending());
         let failed = pipe.write(b"x").await.unwrap_err();
@@ -266,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_read_while_a_write_is_stuck() {
         let (near, mut far) = tokio::io::duplex(16);
-        let mut pipe = Pipe::new(Box::new(near), Bytes::new());
+        let mut pipe = Pipe::new(Box::new(near), Bytes::new(), Role::Client);
         let sight = pipe.sight();
         // Both ends write more than the pipe holds before either reads.
         let (sent, received) = tokio::join!(

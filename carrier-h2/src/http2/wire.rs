@@ -18,9 +18,6 @@ use super::{
 };
 use crate::http2::stream_code;
 
-/// How much credit a stream waits for at most, in bytes.
-const WAITING: usize = 16 * 1024;
-
 /// One stream as the driver sees it.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -202,10 +199,9 @@ impl Wire {
             if count == 0 {
                 let mut cx = Context::from_waker(&self.waker);
                 if tx.poll_capacity(&mut cx).is_pending() {
-                    // HTTP/2 serves those who wait for credit in the order in which they came, and with all that they
-                    // have reserved: little, so that small exchanges do not wait for all the others, and not so
-                    // little that every update of a window wakes every stream.
-                    tx.reserve_capacity((wanted - fed).min(WAITING));
+                    // Its own window is used up. When that opens, HTTP/2 gives it credit of the connection before all
+                    // others: as much as wakes it, for what it may send is decided when its turn comes.
+                    tx.reserve_capacity(1);
                     break;
                 }
                 if tx.capacity() == 0 {
@@ -222,10 +218,6 @@ impl Wire {
                 return Fed::held_up(fed);
             }
         }
-        if state.outbox.is_empty() && state.tx == Tx::Finished && !self.finished {
-            self.finished = true;
-            let _ = tx.send_data(Bytes::new(), true);
-        }
         if fed > 0 && state.outbox.len() < send_queue {
             wake(&mut state.wakers.send);
         }
@@ -233,6 +225,18 @@ impl Wire {
             bytes: fed,
             is_held_up: fed < wanted,
         }
+    }
+
+    /// Gives HTTP/2 the clean end, if nothing else waits; says whether it did. That takes no credit, so it needs no turn.
+    pub(crate) fn finish(&mut self, state: &State) -> bool {
+        let ends = state.outbox.is_empty() && state.tx == Tx::Finished && !self.finished;
+        let Some(tx) = self.tx.as_mut().filter(|_| ends) else {
+            return false;
+        };
+        self.finished = true;
+        // It fails when the stream is over, which is seen elsewhere.
+        let _ = tx.send_data(Bytes::new(), true);
+        true
     }
 
     /// Whether there is something to give HTTP/2.
