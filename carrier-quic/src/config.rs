@@ -258,7 +258,7 @@ impl QuicConfigBuilder {
 
     /// How many bytes one connection may hold that the peer has not acknowledged, over all its streams. Default
     /// 64 MiB, which is taken only where the path carries as much: streams get room for about three congestion windows,
-    /// but no more than 4 MiB and what 200 MB/s carry in a round trip. They take turns of 64 KiB, however many there are.
+    /// but no more than 2 MiB and what 200 MB/s carry in a round trip. They take turns of 64 KiB, however many there are.
     /// An eighth is for those of which no more than 8 KiB are under way, so that these never wait for the others.
     #[must_use]
     pub fn send_window(mut self, bytes: u64) -> Self {

@@ -31,7 +31,7 @@ const SPARSE_PART: usize = 8;
 /// What a fast path carries, in bytes a second: 1.6 Gbit/s.
 const FAST: u64 = 200_000_000;
 /// What hosts at both ends of a short path work on at once, in bytes.
-const BATCHES: u64 = 4 * 1024 * 1024;
+const BATCHES: u64 = 2 * 1024 * 1024;
 /// What the busy streams have room for in any case, in bytes.
 const LEAST: usize = 1024 * 1024;
 /// After how many queued bytes the room is fitted to the path again.
