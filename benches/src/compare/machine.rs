@@ -61,6 +61,22 @@ pub fn older(program: &Path) -> Option<Duration> {
     (age > Duration::from_secs(3600)).then_some(age)
 }
 
+/// How often the kernel has run short of memory for TCP. Then it drops segments of all connections, and what is measured
+/// is how they recover.
+#[must_use]
+pub fn tcp_shortages() -> u64 {
+    let netstat = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+    counter(&netstat, "TcpExt:", "TCPMemoryPressures").unwrap_or_default()
+}
+
+/// A counter of `/proc/net/netstat`, where each group has a line of names and one of values.
+fn counter(netstat: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter(|line| line.starts_with(group));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split(' ').position(|known| known == name)?;
+    values.split(' ').nth(at)?.parse().ok()
+}
+
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -88,4 +104,19 @@ fn work() {
         state ^= state << 17;
     }
     std::hint::black_box(state);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_their_names() {
+        let netstat = "TcpExt: SyncookiesSent TCPMemoryPressures TCPMemoryPressuresChrono\nTcpExt: 0 3 1500\n\
+                       IpExt: InNoRoutes TCPMemoryPressures\nIpExt: 1 2\n";
+        assert_eq!(counter(netstat, "TcpExt:", "TCPMemoryPressures"), Some(3));
+        assert_eq!(counter(netstat, "IpExt:", "TCPMemoryPressures"), Some(2));
+        assert_eq!(counter(netstat, "TcpExt:", "Other"), None);
+        assert_eq!(counter("", "TcpExt:", "TCPMemoryPressures"), None);
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     child::Child,
     client::{Job, Outcome},
     link::{Link, Namespaces},
-    machine::{Machine, calibrate, older},
+    machine::{Machine, calibrate, older, tcp_shortages},
     options::Options,
     peers::{Peer, Place, Running},
     progress::{clear, note, progress},
@@ -189,7 +189,9 @@ impl Runner {
         if cell.measures_memory() {
             self.stop(contender).await;
         }
+        let shortages = tcp_shortages();
         let outcome = self.attempt(contender, cell, repetition).await;
+        let is_short = tcp_shortages() > shortages;
         let settled = self.settle(contender).await;
         if outcome.is_err() || !settled || cell.measures_memory() {
             // Nobody else is to be measured beside what is left of it.
@@ -199,6 +201,11 @@ impl Runner {
         if !settled {
             outcome.fail(&anyhow::anyhow!(
                 "still busy {SETTLING:?} after its clients had gone; it was started anew"
+            ));
+        }
+        if is_short {
+            outcome.doubt(&anyhow::anyhow!(
+                "the kernel ran out of memory for TCP (net.ipv4.tcp_mem) and dropped segments: this is its figure, not the peer's"
             ));
         }
         Ok(outcome)

@@ -8,6 +8,7 @@ pub mod pattern;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -127,6 +128,7 @@ async fn serve(mut socket: TcpStream, ledger: &Ledger) -> io::Result<()> {
             send_pattern(&mut socket, len, || random.usize(1..=CHUNK)).await
         }
         Command::Flood => {
+            bound_unsent(&socket)?;
             let chunk = vec![7; CHUNK];
             loop {
                 socket.write_all(&chunk).await?;
@@ -152,6 +154,14 @@ async fn serve(mut socket: TcpStream, ledger: &Ledger) -> io::Result<()> {
         }
         Command::Reset => socket.set_zero_linger(),
     }
+}
+
+/// Bounds what a sender that never ends has in its socket unsent. A thousand such buffers of the kernel's choice (4 MB)
+/// are more than it gives to all of TCP, and what it then drops is of every connection of the machine; and to fill them
+/// would take longer than a measurement.
+pub fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
+    let most = u32::try_from(2 * CHUNK).unwrap_or(u32::MAX);
+    SockRef::from(socket).set_tcp_notsent_lowat(most)
 }
 
 /// Sends `len` bytes of the pattern, in pieces of up to [`CHUNK`] bytes, and the half-close.

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::ensure;
-use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -22,11 +21,8 @@ use super::{Job, Outcome, reading::Reading, within};
 use crate::{
     carrier::load::Direction,
     stats::jain,
-    target::{CHUNK, Command, control::Control},
+    target::{CHUNK, Command, bound_unsent, control::Control},
 };
-
-/// The most that clients of more than 16 uploads have in their sockets' buffers together.
-const UNSENT: usize = 64 << 20;
 
 /// Bulk that goes on until it is dropped.
 pub(super) struct Bulk {
@@ -71,8 +67,6 @@ impl Bulk {
         let sockets = job
             .open_all((0..streams as u64).map(command).collect(), outcome)
             .await?;
-        // Uploads fill the client's buffers first, which would take longer than the measurement with many of them.
-        let buffer = (UNSENT / streams.max(1)).max(CHUNK);
         let mut bulk = Self {
             direction,
             control,
@@ -82,8 +76,8 @@ impl Bulk {
         for (index, (command, socket)) in sockets.into_iter().enumerate() {
             // In the end it is given up with what is still under way, not delivered.
             socket.set_zero_linger()?;
-            if direction == Direction::Up && buffer < UNSENT / 16 {
-                SockRef::from(&socket).set_send_buffer_size(buffer)?;
+            if direction == Direction::Up {
+                bound_unsent(&socket)?;
             }
             let number = match command {
                 Command::Sink(number) => number,

@@ -77,6 +77,11 @@ impl Outcome {
     /// Counts a failure.
     pub(super) fn fail(&mut self, error: &anyhow::Error) {
         *self.figures.entry("failed".to_owned()).or_default() += 1.0;
+        self.doubt(error);
+    }
+
+    /// Notes why the figures may not be those of the peer.
+    pub(super) fn doubt(&mut self, error: &anyhow::Error) {
         if self.errors.len() < ERRORS {
             self.errors.push(format!("{error:#}"));
         }
