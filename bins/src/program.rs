@@ -50,6 +50,7 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
     // Every client and target takes a descriptor, and the soft limit is 1,024 on many systems. What the system does not
     // grant is a limit like any other.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
+    keep_some_heap();
     let result = runtime(threads)
         .context("cannot start the runtime")
         .and_then(|runtime| runtime.block_on(run(plan)));
@@ -60,6 +61,13 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
             ExitCode::FAILURE
         }
     }
+}
+
+/// Lets the allocator of glibc keep up to 4 MiB of free memory at the end of its heap. By itself it gives what is over
+/// 128 KiB back to the system, and bulk has it do so, and fault the pages in again, for every few messages. That limit is
+/// twice the largest block that was ever freed (mallopt(3), `M_MMAP_THRESHOLD`); other allocators do not care.
+fn keep_some_heap() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(2 * 1024 * 1024)));
 }
 
 /// With one thread, tasks wake each other without a system call and are never stolen: up to a quarter less CPU for a byte.
