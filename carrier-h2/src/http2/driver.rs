@@ -257,6 +257,7 @@ impl<P: Protocol> Driver<P> {
             // It may be over now.
             stream.post();
         } else {
+            wire.stop_waiting();
             self.schedule.enter(key, &mut wire.turn);
         }
     }

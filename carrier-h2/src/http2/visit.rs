@@ -33,6 +33,19 @@ impl<P: Protocol> Driver<P> {
         for stream in waiting.into_iter().chain(ready) {
             self.visit(&stream, cx, now);
         }
+        // One that gives credit back can wake another, and so on. Were any fed in between, they would take no credit for
+        // all that is held, wait for it in their turn, and keep it going round.
+        let mut most = self.wires.len();
+        while most > 0 {
+            let ready = self.hub.take_ready();
+            if ready.is_empty() {
+                break;
+            }
+            most = most.saturating_sub(ready.len());
+            for stream in ready {
+                self.visit(&stream, cx, now);
+            }
+        }
         if mem::take(&mut self.given_up) {
             self.hub.arrivals.sweep();
         }

@@ -1,6 +1,7 @@
 //! One stream as the driver sees it.
 
 use std::{
+    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -34,6 +35,8 @@ pub(crate) struct Wire {
     /// Whether HTTP/2 was given the end.
     pub(crate) finished: bool,
     pub(crate) turn: Turn,
+    /// Whether it asks HTTP/2 for credit, so as to be woken.
+    waits: bool,
     /// Whether the peer was told of a reset, and of a stop.
     pub(crate) told_reset: bool,
     pub(crate) told_stop: bool,
@@ -95,6 +98,7 @@ impl Wire {
             usage,
             finished: false,
             turn: Turn::default(),
+            waits: false,
             told_reset: false,
             told_stop: false,
         }
@@ -202,6 +206,7 @@ impl Wire {
                     // Its own window is used up. When that opens, HTTP/2 gives it credit of the connection before all
                     // others: as much as wakes it, for what it may send is decided when its turn comes.
                     tx.reserve_capacity(1);
+                    self.waits = true;
                     break;
                 }
                 if tx.capacity() == 0 {
@@ -224,6 +229,15 @@ impl Wire {
         Fed {
             bytes: fed,
             is_held_up: fed < wanted,
+        }
+    }
+
+    /// Gives back the credit that has woken it: what is held is lost to those whose turn comes first.
+    pub(crate) fn stop_waiting(&mut self) {
+        if mem::take(&mut self.waits)
+            && let Some(tx) = &mut self.tx
+        {
+            tx.reserve_capacity(0);
         }
     }
 

@@ -179,7 +179,7 @@ impl ConfigBuilder {
 
     /// How many bytes may be on their way at most, over all streams. Default 64 MiB: 5 Gbit/s at 100 ms.
     ///
-    /// A connection begins with 512 KiB, and goes as far as the path needs it: what is under way beyond what the path
+    /// A connection begins with 1 MiB, and goes as far as the path needs it: what is under way beyond what the path
     /// carries in a round trip stands in the receiver's kernel, and small messages wait behind it. It comes back as bytes
     /// arrive and not as they are read, so that streams which nobody reads cannot use it up. It costs no memory.
     #[must_use]
