@@ -205,7 +205,7 @@ impl Runner {
         }
         if is_short {
             outcome.doubt(&anyhow::anyhow!(
-                "the kernel ran out of memory for TCP (net.ipv4.tcp_mem) and dropped segments: this is its figure, not the peer's"
+                "the kernel ran short of memory for TCP (net.ipv4.tcp_mem) and drops segments then: the figures may be its, not the peer's"
             ));
         }
         Ok(outcome)
