@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tunnel_core::{
     Agent, AgentConfig, AgentId, AgentPolicy, AgentPolicyConfig, Callers, Carrier, CredentialSource, Labels,
-    RunningAgent, Secret, TargetDialOptions, TargetDialer,
+    RunningAgent, Secret, TargetDialOptions, TargetDialer, Threads,
     agent::{ListenerStatus, ServerState, ServerStatus},
 };
 use tunnel_tcp::Proxies;
@@ -89,11 +89,11 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
 
 /// Starts the agent that the flags describe, without signals and administration.
 pub fn start(args: AgentArgs) -> anyhow::Result<RunningAgent> {
-    Ok(plan(args)?.agent.start())
+    Ok(plan(args, &Threads::default())?.agent.start())
 }
 
 /// Understands the flags and reads every file; nothing is dialled yet.
-pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
+pub fn plan(args: AgentArgs, threads: &Threads) -> anyhow::Result<Plan> {
     if args.server.is_empty() && args.forward.is_empty() {
         bail!(
             "there is no server to connect to: give --server, for example --server quic://gw.example:8091, or --forward \
@@ -138,6 +138,7 @@ pub fn plan(args: AgentArgs) -> anyhow::Result<Plan> {
     dialing.timeout = args.target_timeout;
     let id: AgentId = host::id(args.id.as_deref())?;
     let mut agent = Agent::builder(id.clone())
+        .threads(threads.clone())
         .labels(labels(&args.label)?)
         .policy(Arc::new(read_policy(&args)?))
         .dialer(TargetDialer::new(dialing))

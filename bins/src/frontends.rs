@@ -5,7 +5,7 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use anyhow::bail;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
-use tunnel_core::{Opener, ServerId};
+use tunnel_core::{Opener, ServerId, Threads};
 use tunnel_tls::ServerTls;
 
 use crate::{cli::ServerArgs, url};
@@ -78,8 +78,14 @@ impl Frontends {
     }
 
     /// Binds every frontend, or none.
-    pub async fn bind(self, id: &ServerId, args: &ServerArgs, metrics: &mut Registry) -> anyhow::Result<Vec<Bound>> {
-        let connect = connect::Shared::new(id, args, metrics);
+    pub async fn bind(
+        self,
+        id: &ServerId,
+        args: &ServerArgs,
+        threads: &Threads,
+        metrics: &mut Registry,
+    ) -> anyhow::Result<Vec<Bound>> {
+        let connect = connect::Shared::new(id, args, threads, metrics);
         let mut bound = Vec::with_capacity(self.connect.len());
         for endpoint in self.connect {
             bound.push(connect.bind(endpoint).await?);
@@ -94,7 +100,7 @@ mod connect {
     pub(super) use frontend_connect::Endpoint;
     use frontend_connect::{Config, ConnectFrontend, Metrics, Shutdown, UnixEndpoint};
     use prometheus_client::registry::Registry;
-    use tunnel_core::ServerId;
+    use tunnel_core::{ServerId, Threads};
     use tunnel_tls::ServerTls;
 
     use super::Bound;
@@ -106,10 +112,11 @@ mod connect {
     }
 
     impl Shared {
-        pub(super) fn new(id: &ServerId, args: &ServerArgs, registry: &mut Registry) -> Self {
+        pub(super) fn new(id: &ServerId, args: &ServerArgs, threads: &Threads, registry: &mut Registry) -> Self {
             let metrics = Metrics::default();
             metrics.register(registry.sub_registry_with_prefix("tunnel"));
             let mut config = Config::new(id.clone());
+            config.threads = threads.clone();
             config.agent_headers = args.allow_select;
             config.dial_timeout = args.dial_timeout;
             config.max_pending_dials_per_client = args.max_pending_dials;
@@ -211,7 +218,7 @@ mod connect {
 mod connect {
     use anyhow::bail;
     use prometheus_client::registry::Registry;
-    use tunnel_core::ServerId;
+    use tunnel_core::{ServerId, Threads};
     use tunnel_tls::ServerTls;
 
     use super::Bound;
@@ -224,7 +231,7 @@ mod connect {
     pub(super) struct Shared;
 
     impl Shared {
-        pub(super) fn new(_: &ServerId, _: &ServerArgs, _: &mut Registry) -> Self {
+        pub(super) fn new(_: &ServerId, _: &ServerArgs, _: &Threads, _: &mut Registry) -> Self {
             Self
         }
 

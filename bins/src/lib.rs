@@ -13,6 +13,7 @@ pub mod logging;
 pub mod policy;
 mod program;
 pub mod reload;
+mod runtimes;
 pub mod server;
 pub mod signals;
 pub mod tls;

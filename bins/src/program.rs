@@ -1,14 +1,15 @@
 //! From the arguments to the exit code, the same for every program.
 
-use std::{env, future::Future, io, num::NonZeroUsize, process::ExitCode};
+use std::{env, future::Future, num::NonZeroUsize, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
-use tokio::runtime::{Builder, Runtime};
+use tunnel_core::Threads;
 
 use crate::{
     cli::{self, LogArgs},
     logging,
+    runtimes::Runtimes,
 };
 
 /// The command line of a program.
@@ -19,14 +20,14 @@ pub trait Program: CommandFactory + FromArgMatches {
     /// Whether it only checks its configuration.
     fn only_check(&self) -> bool;
 
-    /// How many threads do the work; one for each core by default.
-    fn threads(&self) -> Option<NonZeroUsize>;
+    /// How many threads do the work.
+    fn threads(&self) -> NonZeroUsize;
 }
 
 /// Parses, logs, plans what the flags mean, and runs that; 0 for success, 1 for a failure, 2 for a wrong command line or
 /// configuration.
 pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
-    plan: impl FnOnce(P) -> anyhow::Result<T>,
+    plan: impl FnOnce(P, &Threads) -> anyhow::Result<T>,
     run: impl FnOnce(T) -> R,
 ) -> ExitCode {
     let args: P = match cli::parse(env::args_os()) {
@@ -38,8 +39,14 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
     }
     tunnel_tls::install_provider();
     let only_check = args.only_check();
-    let threads = args.threads();
-    let plan = match plan(args) {
+    let runtimes = match Runtimes::start(args.threads()).context("cannot start the threads") {
+        Ok(runtimes) => runtimes,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let plan = match plan(args, runtimes.threads()) {
         Ok(plan) => plan,
         Err(error) => return wrong_configuration(&error),
     };
@@ -51,10 +58,7 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
     // grant is a limit like any other.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     keep_some_heap();
-    let result = runtime(threads)
-        .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(run(plan)));
-    match result {
+    match runtimes.block_on(run(plan)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -68,18 +72,6 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
 /// twice the largest block that was ever freed (mallopt(3), `M_MMAP_THRESHOLD`); other allocators do not care.
 fn keep_some_heap() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(2 * 1024 * 1024)));
-}
-
-/// With one thread, tasks wake each other without a system call and are never stolen: up to a quarter less CPU for a byte.
-fn runtime(threads: Option<NonZeroUsize>) -> io::Result<Runtime> {
-    let mut builder = match threads {
-        Some(NonZeroUsize::MIN) => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    if let Some(threads) = threads {
-        builder.worker_threads(threads.get());
-    }
-    builder.enable_all().build()
 }
 
 fn wrong_configuration(error: &anyhow::Error) -> ExitCode {

@@ -14,7 +14,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tunnel_core::{
-    Authenticator, NoToken, Policy, PolicyConfig, Require, Server, ServerConfig, ServerId, TokenAuthenticator,
+    Authenticator, NoToken, Policy, PolicyConfig, Require, Server, ServerConfig, ServerId, Threads, TokenAuthenticator,
     registry::Session,
     server::{UpstreamState, UpstreamStatus},
 };
@@ -36,9 +36,9 @@ use crate::{
 };
 
 /// Understands the flags and reads every file; nothing listens yet. For `--dev` it makes the files that are missing.
-pub fn plan(mut args: ServerArgs) -> anyhow::Result<Plan> {
+pub fn plan(mut args: ServerArgs, threads: &Threads) -> anyhow::Result<Plan> {
     let dev = args.dev.then(|| develop(&mut args)).transpose()?;
-    Plan::new(args, dev)
+    Plan::new(args, dev, threads.clone())
 }
 
 /// Runs until it is told to stop.
@@ -57,12 +57,16 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         listeners.push((spec, spec.listen(plan.agent_tls.as_ref(), &plan.settings)?));
     }
     let reloads_tls = plan.frontends.tls.clone();
-    let frontends = plan.frontends.bind(&plan.id, &args, &mut registry).await?;
+    let frontends = plan
+        .frontends
+        .bind(&plan.id, &args, &plan.threads, &mut registry)
+        .await?;
 
     let server = Server::builder(plan.id.clone())
         .config(plan.config)
         .authenticator(authenticator(plan.tokens.clone()))
         .policy(Arc::new(plan.policy))
+        .threads(plan.threads)
         .build()?;
     server.metrics().register(&mut registry);
     let mut reloads = reloads(&args, &server, plan.agent_tls.clone(), reloads_tls, plan.tokens);
@@ -164,10 +168,11 @@ pub struct Plan {
     tokens: Option<Arc<TokenAuthenticator>>,
     frontends: Frontends,
     policy: Policy,
+    threads: Threads,
 }
 
 impl Plan {
-    fn new(args: ServerArgs, dev: Option<Dev>) -> anyhow::Result<Self> {
+    fn new(args: ServerArgs, dev: Option<Dev>, threads: Threads) -> anyhow::Result<Self> {
         if args.carrier.is_empty() && args.upstream.is_empty() {
             bail!(
                 "there is nothing to open streams through: give --carrier for agents, for example --carrier quic, or \
@@ -215,6 +220,7 @@ impl Plan {
             tokens,
             frontends: Frontends::parse(&args)?,
             policy: read_policy(&args)?,
+            threads,
             dev,
             args,
         })

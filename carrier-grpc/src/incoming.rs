@@ -4,7 +4,7 @@ use std::{fmt, future::poll_fn, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderValue, Response};
-use tokio::{select, sync::oneshot};
+use tokio::{runtime::Handle, select, sync::oneshot};
 use tonic::Status;
 use tunnel_core::{
     Admission, Admitted, Arrival, CloseCode, Connection, ConnectionError, HandshakeError, Identity, Incoming,
@@ -29,6 +29,8 @@ pub(crate) struct GrpcIncoming {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Parked,
     pub(crate) answer: oneshot::Sender<Response<ServerBody>>,
+    /// Where its HTTP/2 connection is served.
+    pub(crate) home: Handle,
     pub(crate) config: GrpcConfig,
 }
 
@@ -46,6 +48,7 @@ impl Incoming for GrpcIncoming {
             body,
             mut answer,
             config,
+            ..
         } = *self;
         let mut inlet = body.take().map_err(|detail| HandshakeError::Protocol { detail })?;
         if let Some(encoding) = headers.get(ENCODING).filter(|encoding| *encoding != IDENTITY) {
@@ -95,6 +98,10 @@ impl Incoming for GrpcIncoming {
     }
 
     fn refuse(self: Box<Self>) {}
+
+    fn home(&self) -> Option<Handle> {
+        Some(self.home.clone())
+    }
 }
 
 /// How the messages of a call are compressed, and what may be (gRPC over HTTP/2, "Message-Encoding").

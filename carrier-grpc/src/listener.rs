@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use async_trait::async_trait;
 use tokio::{select, sync::mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tunnel_core::{AcceptError, Incoming, Listener, Places};
+use tunnel_core::{AcceptError, Incoming, Listener, Places, Threads};
 use tunnel_tcp::{Accept, ServerSecurity};
 
 use crate::{
@@ -30,6 +30,7 @@ pub struct GrpcListener {
     accept: Box<dyn Accept>,
     waiting: mpsc::Receiver<GrpcIncoming>,
     handshakes: Arc<Places>,
+    threads: Threads,
     shared: Arc<Shared>,
     _gone: DropGuard,
 }
@@ -44,6 +45,7 @@ impl GrpcListener {
             accept,
             waiting,
             handshakes: Places::new(config.max_handshakes, config.max_handshakes_per_source),
+            threads: Threads::default(),
             shared: Arc::new(Shared {
                 config,
                 security,
@@ -75,10 +77,17 @@ impl Listener for GrpcListener {
             let remote_addr = accepted.remote_addr;
             match self.handshakes.take(remote_addr.ip()) {
                 Ok(place) => {
-                    tokio::spawn(serve::serve(accepted, Arc::clone(&self.shared), place));
+                    let home = self.threads.home();
+                    let runtime = home.runtime().clone();
+                    runtime.spawn(serve::serve(accepted, Arc::clone(&self.shared), place, home));
                 }
                 Err(limit) => tracing::debug!(%remote_addr, ?limit, "closing a connection: too many handshakes"),
             }
         }
+    }
+
+    /// A call runs where its HTTP/2 connection does.
+    fn divide(&mut self, threads: &Threads) {
+        self.threads = threads.clone();
     }
 }

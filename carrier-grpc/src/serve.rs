@@ -11,13 +11,15 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use hyper::{body::Incoming as Body, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    pin, select,
+    pin,
+    runtime::Handle,
+    select,
     sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tunnel_core::{CloseCode, HandshakeError, Identity, Place, Rejection};
+use tunnel_core::{CloseCode, HandshakeError, Home, Identity, Place, Rejection};
 use tunnel_tcp::{Accepted, ServerSecurity, expect_http2};
 
 use crate::{
@@ -84,11 +86,11 @@ impl Drop for OpenCall {
     }
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place) {
+/// Serves a connection to its end, at its home.
+pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place, _home: Home) {
     let remote_addr = accepted.remote_addr;
     let handshake = async {
-        let (io, identity) = shared.security.secure(accepted.io).await?;
+        let (io, identity) = shared.security.secure(accepted.open()?).await?;
         let (begin, io) = expect_http2(io, "this port speaks gRPC, which needs HTTP/2").await?;
         Ok::<_, HandshakeError>((Pipe::begun(begin, io), identity))
     };
@@ -216,6 +218,7 @@ async fn connect(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBod
         headers: head.headers,
         body: parked.clone(),
         answer,
+        home: Handle::current(),
         config: peer.shared.config.clone(),
     };
     let response = async {

@@ -247,7 +247,7 @@ async fn a_server_that_speaks_something_else_is_named() {
             GrpcConfig::default(),
         );
         let server = async {
-            let mut io = tunnel_tcp::Accept::accept(&mut accept).await.unwrap().io;
+            let mut io = tunnel_tcp::Accept::accept(&mut accept).await.unwrap().open().unwrap();
             io.write_all(says.as_bytes()).await.unwrap();
             io.read_to_end(&mut Vec::new()).await
         };

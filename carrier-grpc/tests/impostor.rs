@@ -49,7 +49,7 @@ impl Answering {
         let config = carrier_grpc::GrpcConfig::default();
         let carrier = carrier_grpc::GrpcCarrier::new(address, security, Arc::new(net), config).unwrap();
         let dialled = tokio::spawn(async move { carrier.dial(&claim(), Instant::now() + PATIENCE).await });
-        let io = accept.accept().await.unwrap().io;
+        let io = accept.accept().await.unwrap().open().unwrap();
         let mut http = h2::server::handshake(io).await.unwrap();
         let (request, respond) = http.accept().await.unwrap().unwrap();
         let (goodbye, mut said) = mpsc::channel(1);

@@ -26,7 +26,7 @@ async fn dial(answer: &str) -> DialError {
     let carrier = H2Carrier::new(address, ClientSecurity::Plain, Arc::new(net), H2Config::default());
     let claim = claim();
     let (dialled, ()) = tokio::join!(carrier.dial(&claim, Instant::now() + Duration::from_secs(10)), async {
-        let mut io = accept.accept().await.unwrap().io;
+        let mut io = accept.accept().await.unwrap().open().unwrap();
         let request = raw::head(&mut io).await;
         assert!(request.starts_with("GET /tunnel HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(&format!("upgrade: {PROTOCOL}\r\n")), "{request}");

@@ -133,7 +133,7 @@ impl Incoming for WsIncoming {
 
     /// The caller bounds the time, which bounds how slowly a request may come, too.
     async fn handshake(self: Box<Self>, admission: &dyn Admission) -> Result<Arc<dyn Connection>, HandshakeError> {
-        let Accepted { io, remote_addr } = self.accepted;
+        let (remote_addr, io) = (self.accepted.remote_addr, self.accepted.open()?);
         let shared = self.shared;
         let (io, identity) = shared.security.secure(io).await?;
         let answer = |request, has_body| shared.answer(request, has_body, (remote_addr, identity.clone()), admission);

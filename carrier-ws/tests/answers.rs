@@ -53,7 +53,7 @@ impl Other {
         let carrier = WsCarrier::new(url, None, Arc::new(self.net.clone()), self.config.clone()).unwrap();
         let claim = claim();
         let (dialled, ()) = tokio::join!(carrier.dial(&claim, Instant::now() + Duration::from_secs(10)), async {
-            answer(&mut self.acceptor.accept().await.unwrap().io).await;
+            answer(&mut self.acceptor.accept().await.unwrap().open().unwrap()).await;
         });
         dialled.expect_err("no connection")
     }

@@ -48,7 +48,7 @@ fn server() -> (Clients, WsMounted) {
                     })
                 }
             });
-            let http = http1::Builder::new().serve_connection(TokioIo::new(accepted.io), service);
+            let http = http1::Builder::new().serve_connection(TokioIo::new(accepted.open().unwrap()), service);
             tokio::spawn(http.with_upgrades());
         }
     });

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tunnel_core::ServerId;
+use tunnel_core::{ServerId, Threads};
 
 use crate::auth::ClientAuthenticator;
 
@@ -62,6 +62,11 @@ pub struct Config {
     /// After how long a silent TCP client is probed; three unanswered probes, each after a third of that time, end
     /// its connection. Default: 60 s.
     pub tcp_keepalive: Option<Duration>,
+
+    /// Among which threads clients are divided until they have a tunnel, which then runs where its stream does
+    /// ([`Opened::home`](tunnel_core::Opened::home)). Default: none, and clients begin in the runtime that
+    /// [serves](crate::ConnectFrontend::serve).
+    pub threads: Threads,
 }
 
 impl Config {
@@ -86,6 +91,7 @@ impl Config {
             idle_timeout: None,
             half_close_timeout: None,
             tcp_keepalive: Some(Duration::from_secs(60)),
+            threads: Threads::default(),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Handle,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 use tunnel_core::{
     Client, OpenRequest, Opened, Opener, RefusalKind, Selector, StreamCode, StreamHead, Target,
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) pending: PendingDials,
     pub(crate) metrics: Metrics,
     pub(crate) meter: Arc<BytesMoved>,
+    /// Every connection has its task here.
+    pub(crate) tasks: TaskTracker,
     /// Ends everything at once.
     pub(crate) kill: CancellationToken,
 }
@@ -90,17 +93,23 @@ impl From<RefusalResponse> for NoTunnel {
     }
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve<S: Socket>(mut socket: S, mut caller: Caller, shared: &Shared) {
+/// Serves one connection until it has ended or has a tunnel, which is returned.
+pub(crate) async fn serve<S: Socket>(mut socket: S, mut caller: Caller, shared: &Shared) -> Option<Tunnel<S>> {
     let mut buffer = BytesMut::new();
     let opened = tokio::select! {
         opened = request(&mut socket, &mut buffer, &mut caller, shared) => opened,
-        () = shared.kill.cancelled() => return,
+        () = shared.kill.cancelled() => return None,
     };
     match opened {
         Ok((target, opened, sent)) => {
             let said = Said { sent, left: buffer };
-            tunnel(socket, said, &caller, &target, opened, shared).await;
+            return Some(Tunnel {
+                socket,
+                said,
+                caller,
+                target,
+                opened,
+            });
         }
         Err(NoTunnel::Left) => {}
         Err(NoTunnel::Refused(response)) => {
@@ -113,6 +122,16 @@ pub(crate) async fn serve<S: Socket>(mut socket: S, mut caller: Caller, shared: 
             }
         }
     }
+    None
+}
+
+/// A tunnel that the client does not know of yet.
+pub(crate) struct Tunnel<S> {
+    socket: S,
+    said: Said,
+    caller: Caller,
+    target: Target,
+    opened: Opened,
 }
 
 /// What a client has said before its tunnel stood.
@@ -285,43 +304,57 @@ async fn refuse<S: Socket>(socket: &mut S, response: &[u8], mut buffer: BytesMut
     Ok(())
 }
 
-/// Says 200 and moves bytes until both directions have ended.
-async fn tunnel<S: Socket>(
-    mut socket: S,
-    mut said: Said,
-    caller: &Caller,
-    target: &Target,
-    opened: Opened,
-    shared: &Shared,
-) {
-    let Opened { stream, agent, .. } = opened;
-    shared.metrics.answered(shared.name, 200);
-    let _open = Held::new(&shared.metrics.tunnels_open, shared.name);
-    shared.meter.sent(said.sent);
-    let start = Instant::now();
-    let confirmed = tokio::select! {
-        confirmed = confirm(&mut socket, &mut said, shared.config.hold) => confirmed,
-        // The relay ends at once.
-        () = shared.kill.cancelled() => Ok(()),
-    };
-    let report = match confirmed {
-        Ok(()) => relay(socket, detached(said.left), stream, shared.relay_options()).await,
-        Err(error) => {
-            relay(socket, Bytes::new(), stream, shared.relay_options()).end(StreamCode::TARGET_RESET);
-            info!(client = %caller, %agent, %target, %error, "the client's socket failed at the answer");
-            return;
+impl<S: Socket> Tunnel<S> {
+    /// The runtime that serves its stream's connection, if that is known.
+    pub(crate) fn home(&self) -> Option<&Handle> {
+        self.opened.home.as_ref()
+    }
+
+    /// Takes the socket to the runtime that calls.
+    pub(crate) fn settle(&mut self) {
+        if let Err(error) = self.socket.settle() {
+            debug!(client = %self.caller, %error, "the client's socket stays with another thread");
         }
-    };
-    info!(
-        client = %caller,
-        %agent,
-        %target,
-        sent = said.sent + report.sent,
-        received = report.received,
-        duration = ?start.elapsed(),
-        end = report.ended.label(),
-        "{report}"
-    );
+    }
+
+    /// Says 200 and moves bytes until both directions have ended.
+    pub(crate) async fn run(self, shared: &Shared) {
+        let Self {
+            mut socket,
+            mut said,
+            caller,
+            target,
+            opened,
+        } = self;
+        let Opened { stream, agent, .. } = opened;
+        shared.metrics.answered(shared.name, 200);
+        let _open = Held::new(&shared.metrics.tunnels_open, shared.name);
+        shared.meter.sent(said.sent);
+        let start = Instant::now();
+        let confirmed = tokio::select! {
+            confirmed = confirm(&mut socket, &mut said, shared.config.hold) => confirmed,
+            // The relay ends at once.
+            () = shared.kill.cancelled() => Ok(()),
+        };
+        let report = match confirmed {
+            Ok(()) => relay(socket, detached(said.left), stream, shared.relay_options()).await,
+            Err(error) => {
+                relay(socket, Bytes::new(), stream, shared.relay_options()).end(StreamCode::TARGET_RESET);
+                info!(client = %caller, %agent, %target, %error, "the client's socket failed at the answer");
+                return;
+            }
+        };
+        info!(
+            client = %caller,
+            %agent,
+            %target,
+            sent = said.sent + report.sent,
+            received = report.received,
+            duration = ?start.elapsed(),
+            end = report.ended.label(),
+            "{report}"
+        );
+    }
 }
 
 /// The bytes without the buffer, which would be kept for as long as the tunnel is quiet.
@@ -377,6 +410,7 @@ pub(crate) mod tests {
             opener: Arc::new(Silent),
             meter: Arc::new(Metrics::default().meter("connect")),
             metrics: Metrics::default(),
+            tasks: TaskTracker::new(),
             kill: CancellationToken::new(),
         }
     }
@@ -385,20 +419,12 @@ pub(crate) mod tests {
     fn connect(config: Config) -> DuplexStream {
         let (client, server) = tokio::io::duplex(512);
         let shared = shared(config);
-        tokio::spawn(async move { serve(server, Caller::default(), &shared).await });
+        tokio::spawn(async move { serve(server, Caller::default(), &shared).await.is_some() });
         client
     }
 
     pub(crate) fn config() -> Config {
         Config::new("gw".parse().unwrap())
-    }
-
-    #[test]
-    fn ten_thousand_connections_are_small() {
-        let (_client, server) = tokio::io::duplex(1);
-        let shared = shared(config());
-        let size = size_of_val(&serve(server, Caller::default(), &shared));
-        assert!(size <= 2560, "{size}");
     }
 
     async fn status(client: &mut DuplexStream) -> String {

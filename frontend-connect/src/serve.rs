@@ -4,11 +4,12 @@ use std::{convert::Infallible, fmt, io, net::SocketAddr, path::PathBuf, sync::Ar
 
 use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use tunnel_core::{Opener, RefusalKind};
+use tunnel_core::{Opener, RefusalKind, Socket};
 use tunnel_tls::ServerTls;
 
 use crate::{
@@ -184,19 +185,19 @@ impl ConnectFrontend {
             opener,
             meter: Arc::new(metrics.meter(endpoint.name())),
             metrics,
+            tasks: TaskTracker::new(),
             kill: shutdown.kill.clone(),
         });
         info!(%endpoint, "listening for clients");
-        let connections = TaskTracker::new();
         tokio::select! {
-            never = accept(&acceptor, &shared, &connections) => match never {},
+            never = accept(&acceptor, &shared) => match never {},
             () = shutdown.drain.cancelled() => {}
             () = shutdown.kill.cancelled() => {}
         }
         drop(acceptor);
-        connections.close();
-        info!(%endpoint, open = connections.len(), "no longer listening for clients");
-        connections.wait().await;
+        shared.tasks.close();
+        info!(%endpoint, open = shared.tasks.len(), "no longer listening for clients");
+        shared.tasks.wait().await;
     }
 }
 
@@ -222,7 +223,7 @@ async fn bind_unix(endpoint: &UnixEndpoint) -> Result<unix::Listener, BindError>
 }
 
 /// Accepts connections for ever and serves each in its own task.
-async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>, connections: &TaskTracker) -> Infallible {
+async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>) -> Infallible {
     let room = Room::new(shared.config.max_connections);
     let mut backoff = ACCEPT_BACKOFF.0;
     loop {
@@ -231,12 +232,7 @@ async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>, connections: &Task
             Ok(socket) => {
                 backoff = ACCEPT_BACKOFF.0;
                 let place = room.improve(place);
-                let shared = Arc::clone(shared);
-                connections.spawn(async move {
-                    let _open = Held::new(&shared.metrics.connections_open, shared.name);
-                    serve(socket, place.crowded, &shared).await;
-                    drop(place);
-                });
+                spawn(socket, Open::new(shared, place));
             }
             // The client is gone already, accept(2).
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -247,6 +243,20 @@ async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>, connections: &Task
             }
         }
     }
+}
+
+/// Serves a connection in a task of its own, on the thread that has the least to do.
+fn spawn(mut socket: Accepted, open: Open) {
+    let shared = Arc::clone(&open.shared);
+    let thread = shared.config.threads.least_busy();
+    let is_elsewhere = thread.id() != Handle::current().id();
+    let serve = async move {
+        if is_elsewhere && let Err(error) = socket.settle() {
+            debug!(%error, "a client's socket stays with another thread");
+        }
+        open.serve(socket).await;
+    };
+    shared.tasks.spawn_on(serve, &thread);
 }
 
 /// Where connections come from.
@@ -270,74 +280,123 @@ impl Accept for Acceptor {
     }
 }
 
-/// Serves one connection, whatever it is on.
-async fn serve(socket: Accepted, crowded: bool, shared: &Shared) {
-    let unwelcome = crowded.then(|| {
-        let limit = shared.config.max_connections;
-        let text = format!("all {limit} connections that this frontend may have are in use");
-        RefusalResponse::of_kind(RefusalKind::ConnectionLimitReached, text)
-    });
-    let mut caller = Caller {
-        unwelcome,
-        ..Caller::default()
-    };
-    match socket {
-        Accepted::Tcp(socket, addr) => {
-            caller.client.addr = Some(addr);
-            prepare(&socket, addr, shared);
-            connection::serve(socket, caller, shared).await;
-        }
-        Accepted::Tls(socket, addr, tls) => {
-            caller.client.addr = Some(addr);
-            prepare(&socket, addr, shared);
-            // On the heap, so that the others need not have the room for TLS.
-            Box::pin(serve_tls(socket, &tls, caller, shared)).await;
-        }
-        Accepted::Unix(socket) => {
-            caller.user = socket.peer_cred().map(|peer| peer.uid()).ok();
-            connection::serve(socket, caller, shared).await;
+impl Accepted {
+    /// Takes it to the runtime that calls.
+    fn settle(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket, _) | Self::Tls(socket, ..) => socket.settle(),
+            Self::Unix(socket) => socket.settle(),
         }
     }
 }
 
-fn prepare(socket: &TcpStream, client: SocketAddr, shared: &Shared) {
-    if let Err(error) = tcp::prepare(socket, shared.config.tcp_keepalive) {
-        // The client has gone meanwhile, or the system lacks an option, which is no reason not to serve.
-        debug!(%client, %error, "cannot set the options of the client's socket");
-    }
+/// What a connection holds for as long as it is open.
+struct Open {
+    shared: Arc<Shared>,
+    place: Place,
+    _counted: Held,
 }
 
-async fn serve_tls(socket: TcpStream, tls: &Tls, mut caller: Caller, shared: &Shared) {
-    // On the heap, so that its room is free afterwards.
-    let shaking = Box::pin(tls.handshake(socket, shared.config.handshake_timeout));
-    let handshake = tokio::select! {
-        handshake = shaking => handshake,
-        () = shared.kill.cancelled() => return,
-    };
-    if !matches!(handshake, Ok(Handshake::Done(..) | Handshake::Left)) {
-        let frontend = FrontendLabels { frontend: shared.name };
-        shared.metrics.failed_handshakes.get_or_create(&frontend).inc();
+impl Open {
+    fn new(shared: &Arc<Shared>, place: Place) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            place,
+            _counted: Held::new(&shared.metrics.connections_open, shared.name),
+        }
     }
-    match handshake {
-        Ok(Handshake::Done(socket, identity)) => {
-            caller.client.identity = identity;
-            connection::serve(socket, caller, shared).await;
+
+    /// Serves a connection, whatever it is on.
+    async fn serve(self, socket: Accepted) {
+        let unwelcome = self.place.crowded.then(|| {
+            let limit = self.shared.config.max_connections;
+            let text = format!("all {limit} connections that this frontend may have are in use");
+            RefusalResponse::of_kind(RefusalKind::ConnectionLimitReached, text)
+        });
+        let mut caller = Caller {
+            unwelcome,
+            ..Caller::default()
+        };
+        match socket {
+            Accepted::Tcp(socket, addr) => {
+                caller.client.addr = Some(addr);
+                self.prepare(&socket, addr);
+                self.serve_http(socket, caller).await;
+            }
+            Accepted::Tls(socket, addr, tls) => {
+                caller.client.addr = Some(addr);
+                self.prepare(&socket, addr);
+                // On the heap, so that the others need not have the room for TLS.
+                Box::pin(self.serve_tls(socket, tls, caller)).await;
+            }
+            Accepted::Unix(socket) => {
+                caller.user = socket.peer_cred().map(|peer| peer.uid()).ok();
+                self.serve_http(socket, caller).await;
+            }
         }
-        Ok(Handshake::Left) => {}
-        Ok(Handshake::Unidentified(socket, error)) => {
-            let refusal = RefusalResponse::of_kind(RefusalKind::HttpRequestDenied, error.to_string());
-            caller.unwelcome = Some(refusal);
-            connection::serve(socket, caller, shared).await;
+    }
+
+    fn prepare(&self, socket: &TcpStream, client: SocketAddr) {
+        if let Err(error) = tcp::prepare(socket, self.shared.config.tcp_keepalive) {
+            // The client has gone meanwhile, or the system lacks an option, which is no reason not to serve.
+            debug!(%client, %error, "cannot set the options of the client's socket");
         }
-        Ok(Handshake::Plain(socket)) => {
-            let text = "this port speaks TLS, but the request came without it: use an https:// proxy URL";
-            caller.unwelcome = Some(RefusalResponse::of_kind(RefusalKind::HttpRequestError, text));
-            connection::serve(socket, caller, shared).await;
+    }
+
+    async fn serve_tls(self, socket: TcpStream, tls: Tls, mut caller: Caller) {
+        let shared = &self.shared;
+        // On the heap, so that its room is free afterwards.
+        let shaking = Box::pin(tls.handshake(socket, shared.config.handshake_timeout));
+        let handshake = tokio::select! {
+            handshake = shaking => handshake,
+            () = shared.kill.cancelled() => return,
+        };
+        if !matches!(handshake, Ok(Handshake::Done(..) | Handshake::Left)) {
+            let frontend = FrontendLabels { frontend: shared.name };
+            shared.metrics.failed_handshakes.get_or_create(&frontend).inc();
         }
-        Err(error) => {
-            let reason = tunnel_tls::explain(&error);
-            info!(client = %caller, %reason, "the TLS handshake with a client failed");
+        match handshake {
+            Ok(Handshake::Done(socket, identity)) => {
+                caller.client.identity = identity;
+                self.serve_http(socket, caller).await;
+            }
+            Ok(Handshake::Left) => {}
+            Ok(Handshake::Unidentified(socket, error)) => {
+                let refusal = RefusalResponse::of_kind(RefusalKind::HttpRequestDenied, error.to_string());
+                caller.unwelcome = Some(refusal);
+                self.serve_http(socket, caller).await;
+            }
+            Ok(Handshake::Plain(socket)) => {
+                let text = "this port speaks TLS, but the request came without it: use an https:// proxy URL";
+                caller.unwelcome = Some(RefusalResponse::of_kind(RefusalKind::HttpRequestError, text));
+                self.serve_http(socket, caller).await;
+            }
+            Err(error) => {
+                let reason = tunnel_tls::explain(&error);
+                info!(client = %caller, %reason, "the TLS handshake with a client failed");
+            }
         }
+    }
+
+    /// Serves a client whose socket is ready for HTTP. The tunnel gets a task of its own, which is smaller than this one,
+    /// and at home with the connection of its stream.
+    async fn serve_http<S: Socket + 'static>(self, socket: S, caller: Caller) {
+        let Some(mut tunnel) = connection::serve(socket, caller, &self.shared).await else {
+            return;
+        };
+        let here = Handle::current();
+        let home = tunnel.home().unwrap_or(&here).clone();
+        let is_elsewhere = home.id() != here.id();
+        let tasks = self.shared.tasks.clone();
+        let run = async move {
+            // All of it, and not only what is used here.
+            let open = self;
+            if is_elsewhere {
+                tunnel.settle();
+            }
+            tunnel.run(&open.shared).await;
+        };
+        tasks.spawn_on(run, &home);
     }
 }
 
@@ -391,17 +450,19 @@ mod tests {
     use tokio::time::{Instant, timeout};
 
     use super::*;
-    use crate::connection::tests::{config, shared};
+    use crate::connection::{
+        Tunnel,
+        tests::{config, shared},
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_to_accept_is_not_tried_again_in_a_hurry() {
         let shared = Arc::new(shared(config()));
-        let connections = TaskTracker::new();
         let failing = Failing {
             started: Instant::now(),
             calls: Mutex::default(),
         };
-        let accepting = accept(&failing, &shared, &connections);
+        let accepting = accept(&failing, &shared);
         assert!(timeout(Duration::from_secs(60), accepting).await.is_err());
         let calls = failing.calls.into_inner().unwrap();
         let waits: Vec<_> = calls.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
@@ -414,6 +475,18 @@ mod tests {
                 "{wait} instead of {expected}"
             );
         }
+    }
+
+    #[test]
+    fn ten_thousand_connections_are_small() {
+        fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+            size_of::<F>()
+        }
+
+        let shared = shared(config());
+        let beginning = size(|(open, socket): (Open, Accepted)| open.serve(socket));
+        let tunnel = size(|tunnel: Tunnel<TcpStream>| tunnel.run(&shared));
+        assert!(beginning <= 3072 && tunnel <= 1536, "{beginning}, {tunnel}");
     }
 
     /// Fails a few times, then has nobody to accept.

@@ -8,12 +8,13 @@ use std::{fmt, future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tunnel_proto::{Claim, CloseCode, Identity, Refusal, Rejection, StreamHead, Welcome};
 
 use crate::{
     error::{AcceptError, ConnectionError, DialError, HandshakeError, OpenError},
     stream::Duplex,
+    threads::Threads,
 };
 
 /// The agent's side of a carrier: dials one server.
@@ -48,6 +49,12 @@ pub trait Listener: fmt::Debug + Send {
     ///
     /// No attempt is lost when the future is dropped.
     async fn accept(&mut self) -> Result<Box<dyn Incoming>, AcceptError>;
+
+    /// Tells it among which threads its connections are divided, before the first is accepted. It matters to a listener
+    /// that serves something below a connection before there is one; the default does nothing.
+    fn divide(&mut self, threads: &Threads) {
+        let _ = threads;
+    }
 }
 
 /// An attempt to connect of which nothing is known but its address.
@@ -68,6 +75,12 @@ pub trait Incoming: fmt::Debug + Send {
 
     /// Turns it away at the least cost.
     fn refuse(self: Box<Self>);
+
+    /// The runtime that serves it already, where everything of it is to run; by default none, and whoever accepts it
+    /// chooses one.
+    fn home(&self) -> Option<Handle> {
+        None
+    }
 }
 
 /// What is known of a peer when its claim is to be judged.

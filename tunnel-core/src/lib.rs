@@ -24,6 +24,7 @@ pub mod relay;
 pub mod route;
 pub mod server;
 pub mod stream;
+mod threads;
 mod time;
 
 pub use tunnel_proto as proto;
@@ -50,3 +51,4 @@ pub use policy::{AgentPolicy, AgentPolicyConfig, Policy, PolicyConfig};
 pub use relay::{Counters, End, Meter, Party, Relay, RelayOptions, RelayReport, Socket, relay};
 pub use server::{Server, ServerBuilder, ServerConfig, ServerMetrics};
 pub use stream::{Duplex, DuplexIo, RecvStream, SendStream};
+pub use threads::{Home, Threads};

@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tunnel_proto::{AgentId, Identity, Labels, Refusal, StreamHead};
 
 use crate::stream::Duplex;
@@ -88,13 +89,28 @@ pub struct Opened {
     pub agent: AgentId,
     /// What is left of [`OpenRequest::early`]: it is to be sent before anything else.
     pub early: Bytes,
+    /// The runtime that serves the stream's connection, where a relay of it costs least: [`Threads`](crate::Threads). None
+    /// if that is not known.
+    pub home: Option<Handle>,
 }
 
 impl Opened {
     /// Puts an opened stream together, with what is left of the early bytes.
     #[must_use]
     pub fn new(stream: Duplex, agent: AgentId, early: Bytes) -> Self {
-        Self { stream, agent, early }
+        Self {
+            stream,
+            agent,
+            early,
+            home: None,
+        }
+    }
+
+    /// Says which runtime serves the stream's connection.
+    #[must_use]
+    pub fn at_home(mut self, home: Option<Handle>) -> Self {
+        self.home = home;
+        self
     }
 }
 

@@ -55,15 +55,17 @@ impl Accept for TcpAcceptor {
 
     async fn accept(&mut self) -> Result<Accepted, AcceptError> {
         let (socket, remote_addr) = self.take().await?;
-        Ok(Accepted {
-            io: Box::new(socket),
-            remote_addr,
-        })
+        Accepted::tcp(socket, remote_addr).map_err(AcceptError::Transient)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use tokio::io::AsyncReadExt as _;
+    use tunnel_testkit::OtherThread;
+
     use super::*;
 
     fn bind(port: u16) -> io::Result<TcpAcceptor> {
@@ -91,6 +93,23 @@ mod tests {
         drop(acceptor.take().await.unwrap());
         drop((acceptor, near));
         bind(addr.port()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_accepted_is_at_home_where_it_is_opened() {
+        let other = OtherThread::new();
+        let accepting = other.runtime().spawn(async {
+            let mut acceptor = bind(0).unwrap();
+            let far = std::net::TcpStream::connect(acceptor.local_addr().unwrap()).unwrap();
+            (acceptor.accept().await.unwrap(), far)
+        });
+        let (accepted, mut far) = accepting.await.unwrap();
+        drop(other);
+        let mut near = accepted.open().unwrap();
+        far.write_all(b"hello").unwrap();
+        let mut read = [0; 5];
+        near.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"hello");
     }
 
     #[tokio::test]

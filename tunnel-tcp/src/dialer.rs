@@ -299,15 +299,16 @@ mod tests {
         let dialer = TcpDialer::new(SocketOptions::default(), Proxies::none());
         let server = server("localhost", addr.port());
         let (dialled, accepted) = tokio::join!(dialer.dial(&server), acceptor.accept());
-        let (mut dialled, mut accepted) = (dialled.unwrap(), accepted.unwrap());
+        let (mut dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
         assert_eq!(dialled.remote_addr, addr);
         assert_eq!(dialled.via, None);
         assert_eq!(accepted.remote_addr.ip(), addr.ip());
-        assert!(dialled.io.is_write_vectored() && accepted.io.is_write_vectored());
+        let mut far = accepted.open().unwrap();
+        assert!(dialled.io.is_write_vectored() && far.is_write_vectored());
         dialled.io.write_all(b"hello").await.unwrap();
         dialled.io.shutdown().await.unwrap();
         let mut text = String::new();
-        accepted.io.read_to_string(&mut text).await.unwrap();
+        far.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
     }
 

@@ -3,7 +3,8 @@
 use std::{fmt, io, net::SocketAddr};
 
 use async_trait::async_trait;
-use tunnel_core::{AcceptError, DialError, HostPort};
+use tokio::net::TcpStream;
+use tunnel_core::{AcceptError, ConnectionError, DialError, HandshakeError, HostPort};
 
 use crate::BoxIo;
 
@@ -43,11 +44,47 @@ pub trait Accept: fmt::Debug + Send {
     async fn accept(&mut self) -> Result<Accepted, AcceptError>;
 }
 
-/// A byte pipe from an agent.
+/// A byte pipe from an agent, not yet at home in any runtime.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The pipe.
-    pub io: BoxIo,
     /// Where it comes from.
     pub remote_addr: SocketAddr,
+    pipe: Pipe,
+}
+
+#[derive(Debug)]
+enum Pipe {
+    Tcp(std::net::TcpStream),
+    /// What no runtime watches.
+    Other(BoxIo),
+}
+
+impl Accepted {
+    /// A pipe that works the same in all runtimes, for example in memory.
+    #[must_use]
+    pub fn new(io: BoxIo, remote_addr: SocketAddr) -> Self {
+        Self {
+            remote_addr,
+            pipe: Pipe::Other(io),
+        }
+    }
+
+    /// A TCP socket, which leaves the runtime that has accepted it.
+    pub fn tcp(socket: TcpStream, remote_addr: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            remote_addr,
+            pipe: Pipe::Tcp(socket.into_std()?),
+        })
+    }
+
+    /// The pipe, at home in the runtime that calls: its thread hears first hand when there is something to read.
+    pub fn open(self) -> Result<BoxIo, HandshakeError> {
+        match self.pipe {
+            Pipe::Tcp(socket) => match TcpStream::from_std(socket) {
+                Ok(socket) => Ok(Box::new(socket)),
+                Err(error) => Err(HandshakeError::Lost(ConnectionError::transport(error))),
+            },
+            Pipe::Other(io) => Ok(io),
+        }
+    }
 }

@@ -71,7 +71,7 @@ async fn works_with_tls_through(proxy: &Program) {
     };
     let far = async {
         let accepted = acceptor.accept().await.unwrap();
-        server.secure(accepted.io).await.unwrap()
+        server.secure(accepted.open().unwrap()).await.unwrap()
     };
     let ((mut near, identity), (mut far, _)) = tokio::join!(near, far);
     assert_eq!(identity.dns, ["gw.example"]);

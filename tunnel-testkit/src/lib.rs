@@ -8,9 +8,11 @@
 pub mod conformance;
 pub mod ends;
 pub mod memory;
+mod other_thread;
 pub mod pki;
 pub mod programs;
 mod side;
 pub mod sim;
 
+pub use other_thread::OtherThread;
 pub use side::Side;

@@ -208,8 +208,8 @@ pub struct AgentArgs {
     #[allow(missing_docs)] // clap would print it
     pub tcp: TcpArgs,
 
-    /// How many threads serve streams. One fills a gigabit several times over at the least cost; more share the work
-    /// where one core is not enough
+    /// How many threads serve connections. Each connection is served by one, which fills a gigabit several times over;
+    /// more share the work of several (--connections, --forward)
     #[arg(
         long,
         env = "TUNNEL_THREADS",
@@ -237,7 +237,7 @@ impl Program for AgentArgs {
         self.check_config
     }
 
-    fn threads(&self) -> Option<NonZeroUsize> {
-        Some(self.threads)
+    fn threads(&self) -> NonZeroUsize {
+        self.threads
     }
 }

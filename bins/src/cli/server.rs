@@ -1,6 +1,6 @@
 //! The command line of `tunnel-server`.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
@@ -204,7 +204,8 @@ pub struct ServerArgs {
     #[allow(missing_docs)] // clap would print it
     pub tcp: TcpArgs,
 
-    /// How many threads serve agents and clients [default: one for each core]
+    /// How many threads serve agents and clients [default: one for each core]. Each connection of an agent is served by
+    /// one of them, with the clients of its streams
     #[arg(long, env = "TUNNEL_THREADS", value_name = "N", help_heading = "Limits")]
     pub threads: Option<NonZeroUsize>,
 
@@ -248,7 +249,8 @@ impl Program for ServerArgs {
         self.check_config
     }
 
-    fn threads(&self) -> Option<NonZeroUsize> {
-        self.threads
+    fn threads(&self) -> NonZeroUsize {
+        let for_each_core = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.unwrap_or_else(for_each_core)
     }
 }

@@ -90,7 +90,7 @@ impl Incoming for ForwardIncoming {
 
     /// The caller bounds the time. Who is rejected is told so by a GOAWAY.
     async fn handshake(self: Box<Self>, admission: &dyn Admission) -> Result<Arc<dyn Connection>, HandshakeError> {
-        let Accepted { io, remote_addr } = self.accepted;
+        let (remote_addr, io) = (self.accepted.remote_addr, self.accepted.open()?);
         let shared = self.shared;
         let (io, identity) = shared.security.secure(io).await?;
         let arrival = Arrival::foreign(shared.config.dialect.name(), remote_addr, identity);

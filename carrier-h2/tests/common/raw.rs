@@ -59,7 +59,7 @@ pub(crate) async fn welcome<F: Future>(
         lines(&fields)
     );
     let server = async {
-        let mut io = accept.accept().await.expect("a pipe").io;
+        let mut io = accept.accept().await.expect("a pipe").open().expect("a pipe");
         head(&mut io).await;
         io.write_all(answer.as_bytes()).await.expect("sent");
         serve(io).await

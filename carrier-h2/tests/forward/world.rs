@@ -123,7 +123,7 @@ pub(crate) async fn proxy<T>(
     let carrier = ForwardCarrier::new(accept.address(), ClientSecurity::Plain, Arc::new(net), config);
     let claim = claim();
     tokio::join!(
-        async { serve(accept.accept().await.unwrap().io).await },
+        async { serve(accept.accept().await.unwrap().open().unwrap()).await },
         carrier.dial(&claim, Instant::now() + Duration::from_secs(10)),
     )
 }

@@ -19,7 +19,7 @@ async fn pipe() -> (BoxIo, BoxIo) {
     let net = Net::new(Profile::near());
     let mut listener = net.listen();
     let near = net.dial(&listener.address()).await.unwrap().io;
-    (near, listener.accept().await.unwrap().io)
+    (near, listener.accept().await.unwrap().open().unwrap())
 }
 
 /// A server that answers everything and ends nothing, after these bytes.

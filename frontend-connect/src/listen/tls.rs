@@ -96,6 +96,10 @@ impl Socket for TlsSocket {
             Poll::Ready(Ok(()))
         }
     }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.0.get_mut().0.settle()
+    }
 }
 
 impl AsyncRead for TlsSocket {

@@ -17,6 +17,7 @@ use frontend_connect::{Config, ConnectFrontend, Endpoint, Metrics, Shutdown};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    runtime::Handle,
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
@@ -61,14 +62,18 @@ impl Dial {
 
     /// The same, on a wire that brings `most` of the early bytes with the head.
     pub(crate) fn accept_with(self, most: usize) -> Duplex {
+        self.accept_at(most, None)
+    }
+
+    /// The same, with the home of the stream's connection.
+    pub(crate) fn accept_at(self, most: usize, home: Option<Handle>) -> Duplex {
         let (mut near, far) = pipe::duplex();
         let mut left = self.request.early;
         let mut first = left.split_to(most.min(left.len()));
         let sent = near.tx.poll_send(&mut Context::from_waker(Waker::noop()), &mut first);
         assert!(sent.is_ready() && first.is_empty());
-        self.answer
-            .send(Ok(Opened::new(near, "node-7".parse().unwrap(), left)))
-            .unwrap();
+        let opened = Opened::new(near, "node-7".parse().unwrap(), left);
+        self.answer.send(Ok(opened.at_home(home))).unwrap();
         far
     }
 

@@ -22,6 +22,7 @@ use crate::{
     carrier::{Admission, Connection, Incoming, Listener},
     error::{AcceptError, HandshakeError},
     metrics::{CarrierLabels, Counted},
+    threads::Threads,
 };
 
 /// The first pause after a failed accept, for example for want of file descriptors; it doubles up to the last.
@@ -40,6 +41,9 @@ pub(crate) trait Host: Admission + 'static {
 
     /// Where handshakes and connections have their tasks.
     fn tasks(&self) -> &TaskTracker;
+
+    /// Among which threads connections are divided.
+    fn threads(&self) -> &Threads;
 
     /// Waits until nothing is to be taken in any more; cancel safe.
     fn closing(&self) -> impl Future<Output = ()> + Send;
@@ -70,6 +74,7 @@ impl Gate {
 /// Takes connections in until the listener ends or the host is closing, which closes the listener.
 pub(crate) async fn run<H: Host>(host: Arc<H>, mut listener: Box<dyn Listener>) {
     let carrier = listener.name();
+    listener.divide(host.threads());
     let mut door = Door::new(Arc::clone(&host), carrier);
     let mut pause = FIRST_PAUSE;
     loop {
@@ -126,8 +131,12 @@ impl<H: Host> Door<H> {
         }
         match gate.places.take(remote.ip()) {
             Ok(place) => {
+                let (home, tasks) = (incoming.home(), self.host.tasks());
                 let task = handshake(Arc::clone(&self.host), self.carrier, incoming, place);
-                self.host.tasks().spawn(task);
+                match home {
+                    Some(runtime) => drop(tasks.spawn_on(task, &runtime)),
+                    None => self.host.threads().home().spawn(tasks, task),
+                }
             }
             Err(NoPlace::Source) => self.refuse(incoming, "source_limit"),
             Err(NoPlace::Total) => self.refuse(incoming, "total_limit"),

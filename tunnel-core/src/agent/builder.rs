@@ -14,7 +14,9 @@ use super::{
     Agent, AgentConfig, AgentMetrics, CredentialSource, Inner, InvalidAgentConfig, entry::Entry, forward::Forward,
     targets::Targets,
 };
-use crate::{accept::Gate, carrier::Carrier, dial::TargetDialer, inbound::InboundHandler, policy::AgentPolicy};
+use crate::{
+    accept::Gate, carrier::Carrier, dial::TargetDialer, inbound::InboundHandler, policy::AgentPolicy, threads::Threads,
+};
 
 /// Puts an [`Agent`] together.
 pub struct AgentBuilder {
@@ -25,6 +27,7 @@ pub struct AgentBuilder {
     dialer: TargetDialer,
     handler: Option<Arc<dyn InboundHandler>>,
     config: AgentConfig,
+    threads: Threads,
 }
 
 impl AgentBuilder {
@@ -41,6 +44,7 @@ impl AgentBuilder {
             dialer: TargetDialer::default(),
             handler: None,
             config: AgentConfig::default(),
+            threads: Threads::default(),
         }
     }
 
@@ -111,6 +115,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Divides connections among threads. Default: all stay in the runtime where the agent is started.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+
     /// Makes the agent, which connects once it is started.
     pub fn build(self) -> Result<Agent, InvalidAgentConfig> {
         let config = self.config;
@@ -135,6 +146,7 @@ impl AgentBuilder {
             pending: Arc::new(Semaphore::new(config.max_pending_dials as usize)),
             accepted: Semaphore::new(config.max_accepted as usize),
             gate: Gate::new(&config.accept, None, metrics.accept.clone()),
+            threads: self.threads,
             ports: Mutex::default(),
             config,
             targets,

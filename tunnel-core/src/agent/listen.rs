@@ -20,6 +20,7 @@ use crate::{
     accept::{self, Gate, Host},
     carrier::{Admission, Admitted, Arrival, Connection, Listener},
     policy::Pattern,
+    threads::Threads,
 };
 
 /// Who may connect to a listener of an agent.
@@ -116,6 +117,10 @@ impl Host for Reception {
 
     fn tasks(&self) -> &TaskTracker {
         &self.agent.tasks
+    }
+
+    fn threads(&self) -> &Threads {
+        &self.agent.threads
     }
 
     async fn closing(&self) {

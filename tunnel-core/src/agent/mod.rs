@@ -49,6 +49,7 @@ use crate::{
     keep::{Phase, Standing},
     policy::AgentPolicy,
     stream::Duplex,
+    threads::Threads,
 };
 
 /// An agent that has not been started.
@@ -78,6 +79,7 @@ struct Inner {
     /// For connections that came by listeners.
     accepted: Semaphore,
     gate: Gate,
+    threads: Threads,
     ports: Mutex<Vec<Arc<Port>>>,
     config: AgentConfig,
     targets: Arc<Targets>,
@@ -117,7 +119,8 @@ impl Agent {
         let inner = self.0;
         for entry in &inner.entries {
             for at in 0..entry.bundle.all().len() {
-                inner.tasks.spawn(keep::run(Arc::clone(&inner), Arc::clone(entry), at));
+                let kept = keep::run(Arc::clone(&inner), Arc::clone(entry), at);
+                inner.threads.home().spawn(&inner.tasks, kept);
             }
         }
         RunningAgent {

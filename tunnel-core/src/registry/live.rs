@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tunnel_proto::{AgentId, CloseCode};
 
@@ -30,6 +30,8 @@ pub struct LiveConnection {
     id: u64,
     agent: AgentId,
     connection: Arc<dyn Connection>,
+    /// Where it is served.
+    home: Option<Handle>,
     since: Instant,
     /// Streams open, and dials that wait for their answer, in both directions.
     in_flight: AtomicU64,
@@ -61,6 +63,7 @@ impl LiveConnection {
             id,
             agent,
             connection,
+            home: Handle::try_current().ok(),
             since: Instant::now(),
             in_flight: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -81,6 +84,11 @@ impl LiveConnection {
     #[must_use]
     pub fn agent(&self) -> &AgentId {
         &self.agent
+    }
+
+    /// The runtime that serves it: the one that registered it.
+    pub(crate) fn home(&self) -> Option<&Handle> {
+        self.home.as_ref()
     }
 
     /// The carrier's name.

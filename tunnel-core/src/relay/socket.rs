@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::AsFd as _,
     task::{Context, Poll},
 };
 
@@ -22,6 +23,12 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
         let _ = cx;
         Poll::Ready(Ok(()))
     }
+
+    /// Moves it to the runtime that calls, whose thread then hears first hand when there is something to read; it works in
+    /// any, and after a failure as before. The default does nothing, for what no runtime watches.
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Socket for TcpStream {
@@ -34,6 +41,13 @@ impl Socket for TcpStream {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         TcpStream::poll_read_ready(self, cx)
     }
+
+    /// By another descriptor of the same socket.
+    fn settle(&mut self) -> io::Result<()> {
+        let socket = self.as_fd().try_clone_to_owned()?;
+        *self = Self::from_std(socket.into())?;
+        Ok(())
+    }
 }
 
 impl Socket for UnixStream {
@@ -43,6 +57,13 @@ impl Socket for UnixStream {
 
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         UnixStream::poll_read_ready(self, cx)
+    }
+
+    /// By another descriptor of the same socket.
+    fn settle(&mut self) -> io::Result<()> {
+        let socket = self.as_fd().try_clone_to_owned()?;
+        *self = Self::from_std(socket.into())?;
+        Ok(())
     }
 }
 
@@ -58,5 +79,9 @@ impl<S: Socket + ?Sized> Socket for Box<S> {
 
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         (**self).poll_read_ready(cx)
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        (**self).settle()
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     policy::Policy,
     registry::{Limits, Registry},
     route::{self, Strategy},
+    threads::Threads,
 };
 
 /// Puts a [`Server`] together.
@@ -29,6 +30,7 @@ pub struct ServerBuilder {
     strategies: Vec<Arc<dyn Strategy>>,
     inbound: Arc<dyn InboundHandler>,
     filter: Option<AcceptFilter>,
+    threads: Threads,
 }
 
 impl ServerBuilder {
@@ -41,6 +43,7 @@ impl ServerBuilder {
             strategies: route::strategies(),
             inbound: Arc::new(RefuseInbound),
             filter: None,
+            threads: Threads::default(),
         }
     }
 
@@ -88,6 +91,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Divides connections among threads. Default: all stay in the runtime where the server listens.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+
     /// Makes the server, which has no listener yet.
     pub fn build(self) -> Result<Server, InvalidServerConfig> {
         let config = self.config;
@@ -110,6 +120,7 @@ impl ServerBuilder {
             strategies: self.strategies,
             inbound: self.inbound,
             gate: Gate::new(&config.accept, self.filter, metrics.accept.clone()),
+            threads: self.threads,
             registry: Registry::new(limits, metrics.sessions.clone()),
             upstreams: Upstreams::default(),
             dials: Semaphore::new(config.max_pending_dials as usize),

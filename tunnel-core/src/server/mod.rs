@@ -44,6 +44,7 @@ use crate::{
     registry::{Registry, Session, View},
     route::Strategy,
     stream::DuplexIo,
+    threads::Threads,
 };
 pub use crate::{
     accept::{AcceptConfig, NoPlace, Place, Places},
@@ -71,6 +72,7 @@ struct Inner {
     strategies: Vec<Arc<dyn Strategy>>,
     inbound: Arc<dyn InboundHandler>,
     gate: Gate,
+    threads: Threads,
     registry: Registry,
     upstreams: Upstreams,
     /// For streams that wait for their answer.
@@ -291,6 +293,10 @@ impl Host for Inner {
 
     fn tasks(&self) -> &TaskTracker {
         &self.tasks
+    }
+
+    fn threads(&self) -> &Threads {
+        &self.threads
     }
 
     /// A server that drains still takes agents in, to tell them so.

@@ -140,7 +140,7 @@ impl Inner {
                         });
                     }
                     debug!(client = %request.client, target = %request.head.target, %agent, "stream opened");
-                    return Ok(Opened::new(stream, agent, request.early.slice(sent..)));
+                    return Ok(Opened::new(stream, agent, request.early.slice(sent..)).at_home(live.home().cloned()));
                 }
                 Err(failed) => {
                     let failure = OpenFailure {

@@ -1,6 +1,7 @@
 //! Several connections with each server.
 
 use std::{
+    collections::BTreeSet,
     io,
     num::NonZeroU32,
     sync::{
@@ -14,13 +15,16 @@ use async_trait::async_trait;
 use proptest::{collection::vec, prelude::*};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    runtime::Handle,
     time::{Instant, sleep},
 };
 use tunnel_core::{
     Agent, AgentBuilder, AgentConfig, Carrier, Claim, CloseCode, Connection, DialError, Inbound, InboundHandler, Peer,
-    RunningAgent, ServerConfig, StreamHead,
+    RunningAgent, ServerConfig, StreamHead, Threads,
     agent::{InvalidAgentConfig, ServerState},
 };
+
+use tunnel_testkit::OtherThread;
 
 use crate::{
     log::Log,
@@ -548,4 +552,47 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+/// Says in which runtime it is.
+#[derive(Debug)]
+struct Whereabouts;
+
+#[async_trait]
+impl InboundHandler for Whereabouts {
+    async fn handle(&self, inbound: Box<dyn Inbound>, _: &Peer) {
+        let mut stream = inbound.accept().await.unwrap().into_io();
+        let here = format!("{}", Handle::current().id());
+        stream.write_all(here.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn each_has_a_thread_of_its_own() {
+    let others = [OtherThread::new(), OtherThread::new(), OtherThread::new()];
+    let threads = Threads::new(others.iter().map(|other| other.runtime().clone()));
+    let site = Site::new("a");
+    let _agent = site
+        .agent(|builder| several(3)(builder).threads(threads).handler(Arc::new(Whereabouts)))
+        .await;
+    soon(async {
+        while site.server.agents().get(&id()).unwrap().connections().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // What is open makes the next one go elsewhere.
+    let (mut held, mut seen) = (Vec::new(), BTreeSet::new());
+    for _ in 0..3 {
+        let mut stream = soon(site.server.dial(id(), "tcp://x:1".parse().unwrap()))
+            .await
+            .unwrap();
+        let mut said = String::new();
+        soon(stream.read_to_string(&mut said)).await.unwrap();
+        seen.insert(said);
+        held.push(stream);
+    }
+    let all = others.iter().map(|other| other.runtime().id().to_string()).collect();
+    assert_eq!(seen, all);
 }

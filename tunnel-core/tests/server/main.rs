@@ -16,4 +16,5 @@ mod routing;
 mod sessions;
 mod shutdown;
 mod support;
+mod threads;
 mod upstream;

@@ -151,7 +151,7 @@ impl Incoming for LinkIncoming {
     }
 
     async fn handshake(self: Box<Self>, admission: &dyn Admission) -> Result<Arc<dyn Connection>, HandshakeError> {
-        let Accepted { io, remote_addr } = self.accepted;
+        let (remote_addr, io) = (self.accepted.remote_addr, self.accepted.open()?);
         let Some(identity) = self.known.get(&remote_addr.ip()).cloned() else {
             return Err(HandshakeError::Tls {
                 explanation: "the server does not know the agent".to_owned(),

@@ -17,7 +17,7 @@
 //! let net = Net::new(Profile::new(Duration::from_millis(50), 1_000_000));
 //! let mut listener = net.listen();
 //! let mut near = net.dial(&"gw.example:8091".parse().unwrap()).await.unwrap().io;
-//! let mut far = listener.accept().await.unwrap().io;
+//! let mut far = listener.accept().await.unwrap().open().unwrap();
 //!
 //! let start = Instant::now();
 //! near.write_all(&[7; 100_000]).await.unwrap();

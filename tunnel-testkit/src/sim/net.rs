@@ -173,10 +173,7 @@ impl Net {
         }
         let listener = self.lock().listeners.get(&server.port()).cloned();
         let port = 1024 + u16::try_from(number % 60_000).unwrap_or_default();
-        let accepted = Accepted {
-            io: Box::new(pipe.end(Side::Server)),
-            remote_addr: SocketAddr::new(self.from, port),
-        };
+        let accepted = Accepted::new(Box::new(pipe.end(Side::Server)), SocketAddr::new(self.from, port));
         let is_taken = match listener {
             Some(listener) => listener.send(accepted).await.is_ok(),
             None => false,

@@ -22,7 +22,7 @@ const MS: Duration = Duration::from_millis(1);
 async fn connect(net: &Net, listener: &mut SimAcceptor) -> (BoxIo, BoxIo) {
     let server = listener.local_addr().unwrap().to_string().parse().unwrap();
     let (dialled, accepted) = tokio::join!(net.dial(&server), listener.accept());
-    (dialled.unwrap().io, accepted.unwrap().io)
+    (dialled.unwrap().io, accepted.unwrap().open().unwrap())
 }
 
 /// The ends of a connection on a network of its own.

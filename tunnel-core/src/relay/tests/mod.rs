@@ -1,5 +1,6 @@
 mod limits;
 mod memory;
+mod settle;
 mod tcp;
 mod transfer;
 mod unix;
