@@ -45,6 +45,8 @@ pub(super) struct Owed {
     pub(super) reset: bool,
     pub(super) stop: bool,
     pub(super) max_data: bool,
+    /// Whether the stream is on the list of those whose credit goes with that of the connection.
+    pub(super) rides: bool,
     /// Whether the stream is on the list of those that owe something.
     pub(super) listed: bool,
 }
@@ -116,6 +118,13 @@ impl Stream {
     /// Whether the peer has asked for it and was not answered.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.opening, Opening::Waiting { .. })
+    }
+
+    /// Whether that part of the window, or more, can be announced and is not yet about to be.
+    pub(super) fn is_due(&self, part: u64) -> bool {
+        let window = self.recv.window.size();
+        let is_worth = || self.recv.credit.due(window) >= (window / part).max(1);
+        self.recv.state.listens() && !self.owed.max_data && is_worth()
     }
 
     /// Whether nothing more will be sent or taken.

@@ -6,7 +6,7 @@ use tunnel_proto::mux::{Budget, Config, Event, Frame, Hello, Side, Windows};
 
 use crate::{
     pair::{Link, Pair},
-    peer::Peer,
+    peer::{Peer, data},
 };
 
 #[test]
@@ -110,4 +110,32 @@ fn credit_of_the_connection_goes_with_that_of_a_stream() {
     }
     // A stream's credit returns by the half of its window: 125 times. The first comes before a measurement.
     assert!(together > 100 && alone < 10, "{together} {alone}");
+}
+
+#[test]
+fn credit_of_streams_goes_with_that_of_the_connection() {
+    const CHUNK: usize = 64 * 1024;
+    let config = Config::builder()
+        .stream_window(Windows::fixed(4 * CHUNK as u64))
+        .build()
+        .unwrap();
+    let mut peer = Peer::new(config, Budget::default());
+    let ids: Vec<_> = (0..16).map(|_| peer.accepted()).collect();
+    peer.frames();
+    let (mut messages, mut announcements) = (0, 0);
+    for id in ids.iter().cycle().take(1600) {
+        peer.later(Duration::from_millis(1));
+        peer.send(data(*id, CHUNK));
+        peer.mux.read(peer.now, *id, CHUNK).unwrap();
+        let frames = peer.frames();
+        messages += usize::from(!frames.is_empty());
+        announcements += frames
+            .iter()
+            .filter(|frame| matches!(frame, Frame::MaxStreamData { .. }))
+            .count();
+    }
+    // Four streams have had a chunk for each quarter of the connection's window, which is a quarter of theirs. A
+    // measurement of the round trip delays some.
+    assert!((350..=440).contains(&messages), "{messages}");
+    assert!((1400..=1600).contains(&announcements), "{announcements}");
 }

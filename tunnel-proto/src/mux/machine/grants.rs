@@ -26,20 +26,39 @@ impl Mux {
         Box::new(stream)
     }
 
-    /// Announces credit that the reader has made room for, when there is enough to be worth a frame.
+    /// Announces credit that the reader has made room for, when there is enough to be worth a frame: half of the window is
+    /// worth a message, a quarter is a place in the next one that has credit of the connection.
     pub(super) fn grant(&mut self, now: Instant, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let recv = &mut stream.recv;
-        let worth = |window: u64| (window / 2).max(1);
-        if !recv.state.listens()
-            || stream.owed.max_data
-            || recv.credit.due(recv.window.size()) < worth(recv.window.size())
-        {
-            return;
+        if stream.is_due(2) {
+            self.watch.sample(now);
+            self.announce(now, id, 2);
+        } else if stream.is_due(4) && !stream.owed.rides {
+            stream.owed.rides = true;
+            self.riders.push(id);
         }
-        self.watch.sample(now);
+    }
+
+    /// Lets the credit of streams that is worth a place go with that of the connection.
+    pub(super) fn take_riders(&mut self, now: Instant) {
+        let mut riders = std::mem::take(&mut self.riders);
+        for id in riders.drain(..) {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.owed.rides = false;
+                self.announce(now, id, 4);
+            }
+        }
+        self.riders = riders;
+    }
+
+    /// Announces a stream's credit, unless less than such a part of its window is due.
+    fn announce(&mut self, now: Instant, id: StreamId, part: u64) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_due(part)) else {
+            return;
+        };
+        let recv = &mut stream.recv;
         recv.window.fit(
             now,
             recv.credit.returned(),
@@ -51,7 +70,7 @@ impl Mux {
             &self.config.windows,
         );
         // Of a window that has shrunk, less is due.
-        if recv.credit.due(recv.window.size()) >= worth(recv.window.size()) {
+        if stream.is_due(part) {
             stream.owed.max_data = true;
             self.owe(id);
         }

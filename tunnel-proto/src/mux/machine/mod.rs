@@ -60,6 +60,8 @@ pub struct Mux {
     link_ready: Instant,
     /// Streams that owe a frame beside data, in the order in which they came to owe it.
     owing: VecDeque<StreamId>,
+    /// Streams that have credit to announce, though not enough for a message of its own.
+    riders: Vec<StreamId>,
     schedule: Schedule<StreamId>,
     /// PINGs to be answered.
     pings: VecDeque<[u8; 8]>,
@@ -171,6 +173,7 @@ impl Mux {
             relief: None,
             link_ready: now,
             owing: VecDeque::new(),
+            riders: Vec::new(),
             schedule: Schedule::default(),
             pings: VecDeque::new(),
             drain: Drain::default(),
@@ -262,6 +265,7 @@ impl Mux {
         self.account.turn_deaf();
         self.schedule.clear();
         self.owing = VecDeque::new();
+        self.riders = Vec::new();
         self.pings = VecDeque::new();
         self.starved = Vec::new();
         self.hello_owed = false;

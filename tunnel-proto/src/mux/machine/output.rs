@@ -121,6 +121,7 @@ impl Mux {
         if self.max_data_due() || !self.owing.is_empty() && self.max_data_fits() {
             let offset = VarInt::saturating_from_u64(self.grant_connection(now));
             Frame::MaxData { offset }.encode(out);
+            self.take_riders(now);
         }
         // Not before the peer's HELLO: until then it is not known to listen.
         if self.peer.is_some()
