@@ -38,6 +38,10 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
         return wrong_configuration(&error);
     }
     tunnel_tls::install_provider();
+    // Every client and target takes a descriptor, and every thread some; the soft limit is 1,024 on many systems. What the
+    // system does not grant is a limit like any other.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    keep_some_heap();
     let only_check = args.only_check();
     let runtimes = match Runtimes::start(args.threads()).context("cannot start the threads") {
         Ok(runtimes) => runtimes,
@@ -54,11 +58,7 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
         print("the configuration is fine");
         return ExitCode::SUCCESS;
     }
-    // Every client and target takes a descriptor, and the soft limit is 1,024 on many systems. What the system does not
-    // grant is a limit like any other.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    keep_some_heap();
-    match runtimes.block_on(run(plan)) {
+    match runtimes.run(run(plan)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);

@@ -11,39 +11,48 @@ use tunnel_core::Threads;
 /// percentile beside bulk transfers is a third lower over QUIC and a half over gRPC; the processor time is about the same.
 const EVENT_INTERVAL: u32 = 8;
 
+/// After how many polls of its own tasks, at most, a thread looks at what others have for it: clients that are to move there,
+/// what they ask of its connections, packets that another thread has received. tokio's 31 let each of those wait for
+/// milliseconds on a busy thread.
+const GLOBAL_QUEUE_INTERVAL: u32 = 4;
+
 /// A runtime of one thread for each thread of the program: what belongs together wakes each other without a system call,
-/// and is never moved between processors by the runtime. Dropping it ends every task.
+/// and is never moved between processors by the runtime.
 #[derive(Debug)]
 pub(crate) struct Runtimes {
     /// Of the thread that calls.
     first: Runtime,
-    others: Vec<thread::JoinHandle<()>>,
-    stop: CancellationToken,
+    others: Others,
     threads: Threads,
+}
+
+/// The threads beside the first; dropping this ends them and every task on them.
+#[derive(Debug, Default)]
+struct Others {
+    threads: Vec<thread::JoinHandle<()>>,
+    stop: CancellationToken,
 }
 
 impl Runtimes {
     /// Starts all threads but the first, which is the one that calls.
     pub(crate) fn start(threads: NonZeroUsize) -> io::Result<Self> {
         let first = runtime()?;
-        let stop = CancellationToken::new();
+        let mut others = Others::default();
         let mut handles = vec![first.handle().clone()];
-        let mut others = Vec::new();
         for number in 2..=threads.get() {
             let runtime = runtime()?;
             handles.push(runtime.handle().clone());
-            let stop = stop.clone();
+            let stop = others.stop.clone();
             let run = move || {
                 runtime.block_on(stop.cancelled());
-                // A name that is being resolved is not waited for.
-                runtime.shutdown_background();
+                end(runtime);
             };
-            others.push(thread::Builder::new().name(format!("tunnel-{number}")).spawn(run)?);
+            let thread = thread::Builder::new().name(format!("tunnel-{number}")).spawn(run)?;
+            others.threads.push(thread);
         }
         Ok(Self {
             first,
             others,
-            stop,
             threads: Threads::new(handles),
         })
     }
@@ -53,25 +62,34 @@ impl Runtimes {
         &self.threads
     }
 
-    /// Runs on the first thread until the future ends.
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.first.block_on(future)
+    /// Runs on the first thread until the future ends, and with it every task.
+    pub(crate) fn run<F: Future>(self, future: F) -> F::Output {
+        let output = self.first.block_on(future);
+        drop(self.others);
+        end(self.first);
+        output
     }
 }
 
-impl Drop for Runtimes {
+impl Drop for Others {
     fn drop(&mut self) {
         self.stop.cancel();
-        for thread in self.others.drain(..) {
+        for thread in self.threads.drain(..) {
             // What has panicked has said so.
             let _ = thread.join();
         }
     }
 }
 
+/// Ends every task; a name that is being resolved is not waited for.
+fn end(runtime: Runtime) {
+    runtime.shutdown_background();
+}
+
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .event_interval(EVENT_INTERVAL)
+        .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
         .enable_all()
         .build()
 }
@@ -90,7 +108,7 @@ mod tests {
     fn each_thread_is_its_own() {
         let runtimes = start(3);
         let homes: Vec<_> = (0..3).map(|_| runtimes.threads().home()).collect();
-        let ids = runtimes.block_on(async {
+        let ids = runtimes.run(async {
             let mut ids = Vec::new();
             for home in &homes {
                 ids.push(home.runtime().spawn(async { thread::current().id() }).await.unwrap());
@@ -99,6 +117,20 @@ mod tests {
         });
         assert_eq!(ids[0], thread::current().id());
         assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
+    }
+
+    #[test]
+    fn what_blocks_is_not_waited_for() {
+        let (stuck, never) = mpsc::sync_channel::<()>(0);
+        let runtimes = start(2);
+        let never = std::sync::Arc::new(std::sync::Mutex::new(never));
+        for _ in 0..2 {
+            let never = std::sync::Arc::clone(&never);
+            let home = runtimes.threads().home();
+            home.runtime().spawn_blocking(move || never.lock().unwrap().recv());
+        }
+        runtimes.run(async {});
+        drop(stuck);
     }
 
     #[test]
@@ -114,7 +146,8 @@ mod tests {
                 std::future::pending::<()>().await;
             });
         }
-        drop((runtimes, held));
+        drop(held);
+        runtimes.run(async {});
         assert_eq!(
             dropped.recv_timeout(Duration::from_secs(10)),
             Err(mpsc::RecvTimeoutError::Disconnected)

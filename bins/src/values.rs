@@ -1,6 +1,6 @@
 //! Values as people write them on a command line.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 /// A duration such as `10s`, `500ms` or `1m 30s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -18,6 +18,13 @@ pub fn optional_duration(text: &str) -> Result<OptionalDuration, String> {
 /// A limit in time that can be switched off. (A type of its own, because clap reads `Option` as "may be absent".)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionalDuration(pub Option<Duration>);
+
+/// A number of threads.
+pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    const MOST: usize = 1024;
+    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);
+    number.ok_or_else(|| format!("write a number from 1 to {MOST}"))
+}
 
 /// A number of bytes such as `65536`, `256KiB`, `2MiB` or `1GiB`.
 pub fn bytes(text: &str) -> Result<u64, String> {
@@ -57,6 +64,14 @@ mod tests {
         assert_eq!(bytes("2MiB"), Ok(2 << 20));
         for wrong in ["", "MiB", "2MB", "-1", "1.5GiB", "99999999999GiB"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_program_has_a_thread_and_not_too_many() {
+        assert_eq!(threads("4").map(NonZeroUsize::get), Ok(4));
+        for wrong in ["0", "1025", "-1", "1.5", "x", ""] {
+            assert_eq!(threads(wrong).unwrap_err(), "write a number from 1 to 1024", "{wrong}");
         }
     }
 

@@ -77,9 +77,8 @@ impl Listener for GrpcListener {
             let remote_addr = accepted.remote_addr;
             match self.handshakes.take(remote_addr.ip()) {
                 Ok(place) => {
-                    let home = self.threads.home();
-                    let runtime = home.runtime().clone();
-                    runtime.spawn(serve::serve(accepted, Arc::clone(&self.shared), place, home));
+                    let serve = serve::serve(accepted, Arc::clone(&self.shared), place);
+                    self.threads.home().spawn(serve);
                 }
                 Err(limit) => tracing::debug!(%remote_addr, ?limit, "closing a connection: too many handshakes"),
             }

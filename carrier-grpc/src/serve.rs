@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tunnel_core::{CloseCode, HandshakeError, Home, Identity, Place, Rejection};
+use tunnel_core::{CloseCode, HandshakeError, Identity, Place, Rejection};
 use tunnel_tcp::{Accepted, ServerSecurity, expect_http2};
 
 use crate::{
@@ -87,7 +87,7 @@ impl Drop for OpenCall {
 }
 
 /// Serves a connection to its end, at its home.
-pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place, _home: Home) {
+pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, place: Place) {
     let remote_addr = accepted.remote_addr;
     let handshake = async {
         let (io, identity) = shared.security.secure(accepted.open()?).await?;

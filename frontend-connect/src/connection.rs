@@ -310,15 +310,9 @@ impl<S: Socket> Tunnel<S> {
         self.opened.home.as_ref()
     }
 
-    /// Takes the socket to the runtime that calls.
-    pub(crate) fn settle(&mut self) {
-        if let Err(error) = self.socket.settle() {
-            debug!(client = %self.caller, %error, "the client's socket stays with another thread");
-        }
-    }
-
-    /// Says 200 and moves bytes until both directions have ended.
-    pub(crate) async fn run(self, shared: &Shared) {
+    /// Says 200 and moves bytes until both directions have ended. A tunnel that has moved takes its socket with it; `held`
+    /// is dropped at the end.
+    pub(crate) async fn run<H: Send>(self, shared: Arc<Shared>, has_moved: bool, _held: H) {
         let Self {
             mut socket,
             mut said,
@@ -327,6 +321,9 @@ impl<S: Socket> Tunnel<S> {
             opened,
         } = self;
         let Opened { stream, agent, .. } = opened;
+        if has_moved && let Err(error) = socket.settle() {
+            debug!(client = %caller, %error, "the client's socket stays with another thread");
+        }
         shared.metrics.answered(shared.name, 200);
         let _open = Held::new(&shared.metrics.tunnels_open, shared.name);
         shared.meter.sent(said.sent);

@@ -245,10 +245,10 @@ async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>) -> Infallible {
     }
 }
 
-/// Serves a connection in a task of its own, on the thread that has the least to do.
+/// Serves a connection in a task of its own, on the thread that has the fewest.
 fn spawn(mut socket: Accepted, open: Open) {
     let shared = Arc::clone(&open.shared);
-    let thread = shared.config.threads.least_busy();
+    let thread = shared.config.threads.fewest_tasks();
     let is_elsewhere = thread.id() != Handle::current().id();
     let serve = async move {
         if is_elsewhere && let Err(error) = socket.settle() {
@@ -290,25 +290,24 @@ impl Accepted {
     }
 }
 
-/// What a connection holds for as long as it is open.
+/// A connection that is open.
 struct Open {
     shared: Arc<Shared>,
-    place: Place,
-    _counted: Held,
+    /// Its place, and its part of the count of connections.
+    held: (Place, Held),
 }
 
 impl Open {
     fn new(shared: &Arc<Shared>, place: Place) -> Self {
         Self {
             shared: Arc::clone(shared),
-            place,
-            _counted: Held::new(&shared.metrics.connections_open, shared.name),
+            held: (place, Held::new(&shared.metrics.connections_open, shared.name)),
         }
     }
 
     /// Serves a connection, whatever it is on.
     async fn serve(self, socket: Accepted) {
-        let unwelcome = self.place.crowded.then(|| {
+        let unwelcome = self.held.0.crowded.then(|| {
             let limit = self.shared.config.max_connections;
             let text = format!("all {limit} connections that this frontend may have are in use");
             RefusalResponse::of_kind(RefusalKind::ConnectionLimitReached, text)
@@ -381,22 +380,14 @@ impl Open {
     /// Serves a client whose socket is ready for HTTP. The tunnel gets a task of its own, which is smaller than this one,
     /// and at home with the connection of its stream.
     async fn serve_http<S: Socket + 'static>(self, socket: S, caller: Caller) {
-        let Some(mut tunnel) = connection::serve(socket, caller, &self.shared).await else {
+        let Self { shared, held } = self;
+        let Some(tunnel) = connection::serve(socket, caller, &shared).await else {
             return;
         };
         let here = Handle::current();
         let home = tunnel.home().unwrap_or(&here).clone();
-        let is_elsewhere = home.id() != here.id();
-        let tasks = self.shared.tasks.clone();
-        let run = async move {
-            // All of it, and not only what is used here.
-            let open = self;
-            if is_elsewhere {
-                tunnel.settle();
-            }
-            tunnel.run(&open.shared).await;
-        };
-        tasks.spawn_on(run, &home);
+        let run = tunnel.run(Arc::clone(&shared), home.id() != here.id(), held);
+        shared.tasks.spawn_on(run, &home);
     }
 }
 
@@ -483,9 +474,9 @@ mod tests {
             size_of::<F>()
         }
 
-        let shared = shared(config());
+        let shared = Arc::new(shared(config()));
         let beginning = size(|(open, socket): (Open, Accepted)| open.serve(socket));
-        let tunnel = size(|tunnel: Tunnel<TcpStream>| tunnel.run(&shared));
+        let tunnel = size(|(tunnel, held): (Tunnel<TcpStream>, (Place, Held))| tunnel.run(shared, true, held));
         assert!(beginning <= 3072 && tunnel <= 1536, "{beginning}, {tunnel}");
     }
 

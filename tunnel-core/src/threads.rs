@@ -9,8 +9,7 @@ use std::{
     },
 };
 
-use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 /// Runtimes of one thread each, among which connections are divided; none by default, and then everything stays in the
 /// runtime where it was started.
@@ -72,14 +71,14 @@ impl Threads {
         }
     }
 
-    /// Where a client is served that has no stream yet: the thread with the fewest tasks, which are mostly open streams.
-    /// Without threads, the runtime that calls.
+    /// Where a client is served that has no stream yet: the thread with the fewest tasks, which are mostly open streams,
+    /// however busy those are. Without threads, the runtime that calls.
     ///
     /// # Panics
     ///
     /// Without threads, outside a tokio runtime.
     #[must_use]
-    pub fn least_busy(&self) -> Handle {
+    pub fn fewest_tasks(&self) -> Handle {
         let tasks = |thread: &&Thread| thread.runtime.metrics().num_alive_tasks();
         match self.0.iter().min_by_key(tasks) {
             Some(thread) => thread.runtime.clone(),
@@ -95,16 +94,13 @@ impl Home {
         &self.runtime
     }
 
-    /// Runs a task there, and counts for as long.
-    pub(crate) fn spawn(self, tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs the connection's task there, and counts for as long.
+    pub fn spawn(self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let runtime = self.runtime.clone();
-        tasks.spawn_on(
-            async move {
-                task.await;
-                drop(self);
-            },
-            &runtime,
-        );
+        runtime.spawn(async move {
+            task.await;
+            drop(self);
+        })
     }
 }
 
@@ -167,24 +163,25 @@ mod tests {
         for busy in [0, 2, 2] {
             runtimes[busy].spawn(std::future::pending::<()>());
         }
-        assert_eq!(threads.least_busy().id(), runtimes[1].handle().id());
+        assert_eq!(threads.fewest_tasks().id(), runtimes[1].handle().id());
     }
 
     #[test]
     fn a_home_counts_as_long_as_its_task() {
         let [runtime, ..] = runtimes();
         let threads = Threads::new([runtime.handle().clone()]);
-        let tasks = TaskTracker::new();
-        threads.home().spawn(&tasks, tokio::task::yield_now());
+        let task = threads.home().spawn(tokio::task::yield_now());
         assert_eq!(format!("{threads:?}"), "Threads([1])");
-        tasks.close();
-        runtime.block_on(tasks.wait());
+        runtime.block_on(task).unwrap();
         assert_eq!(format!("{threads:?}"), "Threads([0])");
     }
 
     #[tokio::test]
     async fn without_threads_everything_stays() {
         let (threads, here) = (Threads::default(), Handle::current().id());
-        assert_eq!((threads.home().runtime().id(), threads.least_busy().id()), (here, here));
+        assert_eq!(
+            (threads.home().runtime().id(), threads.fewest_tasks().id()),
+            (here, here)
+        );
     }
 }

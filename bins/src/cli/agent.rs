@@ -215,6 +215,7 @@ pub struct AgentArgs {
         env = "TUNNEL_THREADS",
         value_name = "N",
         default_value = "1",
+        value_parser = values::threads,
         help_heading = "Limits"
     )]
     pub threads: NonZeroUsize,

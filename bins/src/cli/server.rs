@@ -205,8 +205,8 @@ pub struct ServerArgs {
     pub tcp: TcpArgs,
 
     /// How many threads serve agents and clients [default: one for each core]. Each connection of an agent is served by
-    /// one of them, with the clients of its streams
-    #[arg(long, env = "TUNNEL_THREADS", value_name = "N", help_heading = "Limits")]
+    /// one of them, with the clients of its streams; with QUIC the first has more to do
+    #[arg(long, env = "TUNNEL_THREADS", value_name = "N", value_parser = values::threads, help_heading = "Limits")]
     pub threads: Option<NonZeroUsize>,
 
     #[command(flatten)]

@@ -111,3 +111,29 @@ async fn all_of_them_return_to_a_server_that_was_killed() {
     let lost = told.lines().skip(here).filter(|line| line.contains(" lost: "));
     assert!(lost.count() <= 2, "{told}");
 }
+
+#[tokio::test]
+async fn they_are_served_by_several_threads() {
+    for scheme in ["quic", "h2", "wss", "grpc"] {
+        let agent = ["--connections=6", "--threads=2"];
+        let mut tunnel = Tunnel::over(scheme, Pki::new(), &["--threads=3"], &agent).await;
+        tunnel.agent.log.line("6 of 6 connections are up").await;
+        let echo = target::echo().await;
+        let mut held = Vec::new();
+        for _ in 0..24 {
+            held.push(tunnel.server.connect(echo).await.tunnel());
+        }
+        assert_eq!(streams(&tunnel.server).await, [4; 6]);
+
+        tunnel.server.signal("TERM");
+        tunnel.server.log.line("no longer listening for clients").await;
+        for stream in &mut held {
+            stream.write_all(b"x").await.unwrap();
+            assert_eq!(soon("the echo", stream.read_u8()).await.unwrap(), b'x');
+        }
+        drop(held);
+        assert!(tunnel.server.process().ended().await.success());
+        let log = tunnel.server.log.text();
+        assert!(!log.contains("WARN"), "{log}");
+    }
+}

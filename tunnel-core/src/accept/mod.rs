@@ -135,7 +135,7 @@ impl<H: Host> Door<H> {
                 let task = handshake(Arc::clone(&self.host), self.carrier, incoming, place);
                 match home {
                     Some(runtime) => drop(tasks.spawn_on(task, &runtime)),
-                    None => self.host.threads().home().spawn(tasks, task),
+                    None => drop(self.host.threads().home().spawn(tasks.track_future(task))),
                 }
             }
             Err(NoPlace::Source) => self.refuse(incoming, "source_limit"),

@@ -120,7 +120,7 @@ impl Agent {
         for entry in &inner.entries {
             for at in 0..entry.bundle.all().len() {
                 let kept = keep::run(Arc::clone(&inner), Arc::clone(entry), at);
-                inner.threads.home().spawn(&inner.tasks, kept);
+                inner.threads.home().spawn(inner.tasks.track_future(kept));
             }
         }
         RunningAgent {

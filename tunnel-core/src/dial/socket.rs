@@ -73,4 +73,8 @@ impl Socket for TargetSocket {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, socket => Socket::poll_read_ready(socket, cx))
     }
+
+    fn settle(&mut self) -> io::Result<()> {
+        either!(self, socket => socket.settle())
+    }
 }

@@ -25,10 +25,8 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
     }
 
     /// Moves it to the runtime that calls, whose thread then hears first hand when there is something to read; it works in
-    /// any, and after a failure as before. The default does nothing, for what no runtime watches.
-    fn settle(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    /// any, and after a failure as before. What no runtime watches has nothing to do.
+    fn settle(&mut self) -> io::Result<()>;
 }
 
 impl Socket for TcpStream {
@@ -70,6 +68,10 @@ impl Socket for UnixStream {
 impl Socket for DuplexStream {
     /// Nothing: a pipe in memory knows no reset.
     fn abort(&mut self) {}
+
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl<S: Socket + ?Sized> Socket for Box<S> {

@@ -141,5 +141,5 @@ pub(crate) fn connection(
         .connections()
         .iter()
         .filter(|live| usable(live))
-        .min_by_key(|live| live.load(now))
+        .min_by_key(|live| (live.load(now), fastrand::u32(..)))
 }

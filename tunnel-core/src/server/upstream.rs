@@ -142,7 +142,7 @@ pub(super) fn start(
             entry: Arc::clone(&entry),
             at,
         };
-        server.threads.home().spawn(&server.tasks, upstream.run());
+        server.threads.home().spawn(server.tasks.track_future(upstream.run()));
     }
     Ok(())
 }

@@ -21,6 +21,8 @@ pub(super) struct Stream {
     /// The OPEN or the OPEN_ANSWER that waits to be sent.
     pub(super) preface: Option<Bytes>,
     pub(super) owed: Owed,
+    /// Whether it is on the list of those whose credit goes with that of the connection.
+    pub(super) rides: bool,
     pub(super) turn: Turn,
     /// Whether the end of both halves has been counted.
     pub(super) ended: bool,
@@ -45,8 +47,6 @@ pub(super) struct Owed {
     pub(super) reset: bool,
     pub(super) stop: bool,
     pub(super) max_data: bool,
-    /// Whether the stream is on the list of those whose credit goes with that of the connection.
-    pub(super) rides: bool,
     /// Whether the stream is on the list of those that owe something.
     pub(super) listed: bool,
 }
@@ -105,6 +105,7 @@ impl Stream {
             },
             preface: None,
             owed: Owed::default(),
+            rides: false,
             turn: Turn::default(),
             ended: false,
         }

@@ -35,8 +35,8 @@ impl Mux {
         if stream.is_due(2) {
             self.watch.sample(now);
             self.announce(now, id, 2);
-        } else if stream.is_due(4) && !stream.owed.rides {
-            stream.owed.rides = true;
+        } else if stream.is_due(4) && !stream.rides {
+            stream.rides = true;
             self.riders.push(id);
         }
     }
@@ -46,7 +46,7 @@ impl Mux {
         let mut riders = std::mem::take(&mut self.riders);
         for id in riders.drain(..) {
             if let Some(stream) = self.streams.get_mut(&id) {
-                stream.owed.rides = false;
+                stream.rides = false;
                 self.announce(now, id, 4);
             }
         }

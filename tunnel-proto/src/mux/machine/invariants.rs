@@ -19,6 +19,8 @@ impl Mux {
                 debug_assert!(!stream.send.state.is_over() || stream.send.queue.is_empty());
                 debug_assert_eq!(self.unread.contains(&(recv.taken_at, *id)), !recv.queue.is_empty());
                 debug_assert!(self.closed.is_some() || stream.ended == stream.is_over());
+                let listed = self.riders.iter().filter(|rider| *rider == id).count();
+                debug_assert!(self.closed.is_some() || listed == usize::from(stream.rides));
                 held += (recv.queue.len() + stream.send.queue.len()) as u64;
                 if recv.state.listens() {
                     granted += recv.credit.outstanding();
