@@ -43,7 +43,8 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     keep_some_heap();
     let only_check = args.only_check();
-    let runtimes = match Runtimes::start(args.threads()).context("cannot start the threads") {
+    let threads = if only_check { NonZeroUsize::MIN } else { args.threads() };
+    let runtimes = match Runtimes::start(threads).context("cannot start the threads") {
         Ok(runtimes) => runtimes,
         Err(error) => {
             complain(&error);
