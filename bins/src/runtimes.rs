@@ -121,16 +121,21 @@ mod tests {
 
     #[test]
     fn what_blocks_is_not_waited_for() {
-        let (stuck, never) = mpsc::sync_channel::<()>(0);
         let runtimes = start(2);
-        let never = std::sync::Arc::new(std::sync::Mutex::new(never));
+        let mut stuck = Vec::new();
         for _ in 0..2 {
-            let never = std::sync::Arc::clone(&never);
             let home = runtimes.threads().home();
-            home.runtime().spawn_blocking(move || never.lock().unwrap().recv());
+            let (end, ended) = mpsc::sync_channel::<()>(0);
+            home.runtime().spawn_blocking(move || ended.recv());
+            // The next one goes to the other thread.
+            stuck.push((end, home));
         }
-        runtimes.run(async {});
-        drop(stuck);
+        let (over, is_over) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            runtimes.run(async {});
+            over.send(())
+        });
+        assert_eq!(is_over.recv_timeout(Duration::from_secs(10)), Ok(()));
     }
 
     #[test]

@@ -14,16 +14,16 @@ use std::{sync::Arc, time::Duration};
 use carrier_grpc::GrpcConfig;
 use common::World;
 use tokio::time::{Instant, timeout};
-use tunnel_core::{Carrier as _, Claim, Generation, Listener as _, Threads};
+use tunnel_core::{Carrier as _, Claim, Generation, Listener as _};
 use tunnel_testkit::{OtherThread, sim::Profile};
 
 #[tokio::test]
 async fn each_connection_gets_a_thread() {
-    let others = [OtherThread::new(), OtherThread::new()];
+    let (others, threads) = OtherThread::several::<2>();
     let World {
         mut listener, carrier, ..
     } = World::new(Profile::default(), GrpcConfig::default());
-    listener.divide(&Threads::new(others.iter().map(|other| other.runtime().clone())));
+    listener.divide(&threads);
     let carrier = Arc::new(carrier);
     let mut calls = Vec::new();
     for name in ["a", "b", "c"] {

@@ -10,9 +10,9 @@
 mod support;
 
 use frontend_connect::{Config, Endpoint, UnixEndpoint};
-use support::{REQUEST, Running, config, exchange, move_both_ways, pki::Pki, read_200, status};
+use support::{REQUEST, Running, config, exchange, move_both_ways, pki::Pki, read_200, soon, status};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::UnixStream,
 };
 use tokio_rustls::TlsConnector;
@@ -74,11 +74,14 @@ async fn without_a_home_a_tunnel_stays() {
     let began = OtherThread::new();
     let mut frontend = Running::tcp(beginning(&began)).await;
     let (client, far) = frontend.tunnel().await;
+    let (mut other, _far) = frontend.tunnel().await;
     move_both_ways(client, far).await;
+    drop(began);
+    assert!(soon(other.read(&mut [0])).await.is_err());
 }
 
 #[tokio::test]
-async fn a_refusal_comes_from_where_the_client_began() {
+async fn a_refusal_reaches_a_client_on_any_thread() {
     let began = OtherThread::new();
     let frontend = Running::tcp(beginning(&began)).await;
     let answer = exchange(&mut frontend.connect().await, b"GET / HTTP/1.1\r\n\r\n").await;
@@ -94,6 +97,10 @@ async fn the_end_waits_for_tunnels_wherever_they_are() {
     let far = frontend.dial().await.accept_at(0, Some(home.runtime().clone()));
     read_200(&mut client).await;
     frontend.shutdown.drain.cancel();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!frontend.task.is_finished());
     move_both_ways(client, far).await;
-    support::soon(frontend.task).await.unwrap();
+    soon(frontend.task).await.unwrap();
 }

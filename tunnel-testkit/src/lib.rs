@@ -3,7 +3,7 @@
 //! [`memory`] is the reference implementation of the carrier seam: small enough to read, and held to the same laws as
 //! the carriers that use a network. [`mod@conformance`] holds those laws. [`sim`] is a network of byte pipes in virtual
 //! time, for the carriers over TCP; [`programs`] starts real proxies. [`ends`] is what carriers need for tests of their
-//! own. The crate belongs in tests and examples.
+//! own, [`OtherThread`] a runtime beside the test's. The crate belongs in tests and examples.
 
 pub mod conformance;
 pub mod ends;

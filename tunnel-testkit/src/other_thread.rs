@@ -6,6 +6,7 @@ use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
 };
+use tunnel_core::Threads;
 
 /// A runtime of one thread beside the test's own. Dropping it ends every task on it, and nothing that it has watched, such
 /// as a socket, is watched any more: what still works was not there.
@@ -39,6 +40,14 @@ impl OtherThread {
             stop: Some(stop),
             thread: Some(thread),
         }
+    }
+
+    /// Starts some, and gives them to divide connections among, too.
+    #[must_use]
+    pub fn several<const N: usize>() -> ([Self; N], Threads) {
+        let all = std::array::from_fn(|_| Self::new());
+        let threads = Threads::new(all.iter().map(|other| other.runtime.clone()));
+        (all, threads)
     }
 
     /// Its runtime.

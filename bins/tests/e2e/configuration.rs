@@ -102,6 +102,19 @@ async fn as_many_threads_work_as_are_asked_for() {
 }
 
 #[tokio::test]
+async fn threads_start_where_few_descriptors_are_granted_at_first() {
+    let files = Files::new();
+    let line =
+        files.fill("--server=quic://127.0.0.1:9 --id=node-7 --ca=CA --cert=AGENT_CERT --key=AGENT_KEY --admin=off");
+    let mut command = Command::new("sh");
+    // Each thread takes several.
+    command.args(["-c", "ulimit -Sn 64 && exec \"$0\" \"$@\"", AGENT, "--threads=64"]);
+    command.args(line.split_whitespace());
+    let agent = Process::start("tunnel-agent", command);
+    agent.log.line("agent node-7 starts").await;
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_is_explained_in_one_sentence() {
     let files = Files::new();
     let write = |name: &str, text: &str| drop(files.pki.write(name, &files.fill(text)));

@@ -132,11 +132,11 @@ impl<H: Host> Door<H> {
         match gate.places.take(remote.ip()) {
             Ok(place) => {
                 let (home, tasks) = (incoming.home(), self.host.tasks());
-                let task = handshake(Arc::clone(&self.host), self.carrier, incoming, place);
+                let task = tasks.track_future(handshake(Arc::clone(&self.host), self.carrier, incoming, place));
                 match home {
-                    Some(runtime) => drop(tasks.spawn_on(task, &runtime)),
-                    None => drop(self.host.threads().home().spawn(tasks.track_future(task))),
-                }
+                    Some(runtime) => runtime.spawn(task),
+                    None => self.host.threads().home().spawn(task),
+                };
             }
             Err(NoPlace::Source) => self.refuse(incoming, "source_limit"),
             Err(NoPlace::Total) => self.refuse(incoming, "total_limit"),

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tunnel_core::{
     Agent, AgentBuilder, AgentConfig, Carrier, Claim, CloseCode, Connection, DialError, Inbound, InboundHandler, Peer,
-    RunningAgent, ServerConfig, StreamHead, Threads,
+    RunningAgent, ServerConfig, StreamHead,
     agent::{InvalidAgentConfig, ServerState},
 };
 
@@ -570,8 +570,7 @@ impl InboundHandler for Whereabouts {
 
 #[tokio::test]
 async fn each_has_a_thread_of_its_own() {
-    let others = [OtherThread::new(), OtherThread::new(), OtherThread::new()];
-    let threads = Threads::new(others.iter().map(|other| other.runtime().clone()));
+    let (others, threads) = OtherThread::several::<3>();
     let site = Site::new("a");
     let _agent = site
         .agent(|builder| several(3)(builder).threads(threads).handler(Arc::new(Whereabouts)))

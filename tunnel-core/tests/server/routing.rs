@@ -389,18 +389,19 @@ async fn connections_that_turn_out_to_drain_do_not_use_up_the_tries() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_connection_is_that_of_its_streams_alone() {
     let world = World::new();
-    let mut agents = Vec::new();
-    for behaviour in [Behaviour::Echo, Behaviour::Ignore] {
+    let connect = async |behaviour| {
         let carrier = world.carrier.another(common_name("a"));
-        agents.push(world.connect(&carrier, claim("a", 1), behaviour).await.unwrap());
-    }
-    let [echo, silent] = &agents[..] else { unreachable!() };
+        world.connect(&carrier, claim("a", 1), behaviour).await.unwrap()
+    };
+    let echo = connect(Behaviour::Echo).await;
     let held = world.open().await.unwrap();
+    // The next one goes to the connection that has none.
+    let silent = connect(Behaviour::Ignore).await;
     let server = world.server.clone();
     let pending = tokio::spawn(async move { server.open(request()).await });
     settle().await;
     let streams = |agent: &Agent| agent.connection.stats().streams_open;
-    assert_eq!((streams(echo), streams(silent)), (1, 1));
+    assert_eq!((streams(&echo), streams(&silent)), (1, 1));
 
     silent.carrier.wire().cut();
     // The agent may have seen it, so it is not tried once more.

@@ -1,7 +1,7 @@
 //! Connections are divided among threads.
 
 use tokio::runtime::{self, Handle};
-use tunnel_core::{Opener, Policy, Selector, Threads};
+use tunnel_core::{Opener, Policy, Selector};
 use tunnel_testkit::OtherThread;
 
 use crate::support::{Behaviour, World, request, round_trip, soon};
@@ -19,8 +19,7 @@ async fn home(world: &World, agent: &str) -> runtime::Id {
 
 #[tokio::test]
 async fn each_connection_has_its_home() {
-    let others = [OtherThread::new(), OtherThread::new()];
-    let threads = Threads::new(others.iter().map(|other| other.runtime().clone()));
+    let (others, threads) = OtherThread::several::<2>();
     let policy = Policy::allow_all().into();
     let world = World::with(|builder| builder.policy(policy).threads(threads));
     let mut homes = Vec::new();

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::watch,
     time::{Instant, sleep},
 };
@@ -314,9 +314,42 @@ async fn several_connections_with_an_upstream_are_one_session() {
     let mut cut = 0;
     for opened in held {
         let mut stream = opened.stream.into_io();
-        cut += usize::from(stream.write_all(b"x").await.is_err());
+        let mut back = Vec::new();
+        let echoed = async {
+            stream.write_all(b"still here").await?;
+            stream.shutdown().await?;
+            stream.read_to_end(&mut back).await
+        };
+        match echoed.await {
+            Ok(_) => assert_eq!(back, b"still here"),
+            Err(_) => cut += 1,
+        }
     }
     assert_eq!(cut, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_of_those_that_are_equally_busy_is_chosen() {
+    let world = World::new();
+    let proxy = Proxy::new(true);
+    let three = NonZeroU32::new(3).unwrap();
+    world
+        .server
+        .upstream(claim("site-a", 1), Arc::clone(&proxy) as _, three)
+        .unwrap();
+    proxy.end(2).await;
+    settle().await;
+    let mut chosen = [0; 3];
+    for _ in 0..200 {
+        let opened = world.open().await.unwrap();
+        for (number, count) in chosen.iter_mut().enumerate() {
+            *count += proxy.end(number).await.stats().streams_open;
+        }
+        drop(opened);
+        settle().await;
+    }
+    assert_eq!(chosen.iter().sum::<u64>(), 200, "one at a time");
+    assert!(chosen.iter().all(|count| *count > 0), "{chosen:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,17 +4,11 @@ use std::io;
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixStream},
+    net::UnixStream,
 };
 use tunnel_testkit::OtherThread;
 
-use super::*;
-
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (near, listener.accept().await.unwrap().0)
-}
+use super::{tcp::tcp_pair, *};
 
 /// Sends more than the sockets hold, there and back, so that both ends have to wait.
 async fn both_ways(near: impl AsyncRead + AsyncWrite, far: impl AsyncRead + AsyncWrite) {

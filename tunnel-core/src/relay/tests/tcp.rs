@@ -10,7 +10,7 @@ use tokio::{
 use super::*;
 
 /// A socket pair: the test's end and the relay's.
-async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (far, listener.accept().await.unwrap().0)
