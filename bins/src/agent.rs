@@ -1,6 +1,6 @@
 //! The program `tunnel-agent`, behind its command line.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use prometheus_client::registry::Registry;
@@ -72,12 +72,14 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
         args.streams.drain_timeout
     );
     agent.drain();
-    let cut = tokio::select! {
-        cut = agent.shutdown(args.streams.drain_timeout) => cut,
-        () = signals::wait_for_stop(&mut signals, &reloads) => agent.shutdown(std::time::Duration::ZERO).await,
+    let (why, cut) = tokio::select! {
+        cut = agent.shutdown(args.streams.drain_timeout) => (signals::LATE, cut),
+        () = signals::wait_for_stop(&mut signals, &reloads) => {
+            (signals::TOLD_TWICE, agent.shutdown(Duration::ZERO).await)
+        }
     };
     if cut > 0 {
-        warn!("{cut} streams were cut short");
+        warn!("{why}; streams cut short: {cut}");
     }
     admin_stop.cancel();
     if let Some(admin) = admin {

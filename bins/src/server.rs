@@ -134,13 +134,14 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     };
     let late = tokio::select! {
         () = ended => None,
-        () = tokio::time::sleep(args.streams.drain_timeout) => Some("some streams did not end in time"),
-        () = signals::wait_for_stop(&mut signals, &reloads) => Some("told twice to stop"),
+        () = tokio::time::sleep(args.streams.drain_timeout) => Some(signals::LATE),
+        () = signals::wait_for_stop(&mut signals, &reloads) => Some(signals::TOLD_TWICE),
     };
-    if let Some(late) = late {
-        warn!("{late}");
+    if let Some(why) = late {
+        // Before the frontends, or there would be nothing left to count.
+        let cut = server.shutdown(Duration::ZERO).await;
         stop.kill.cancel();
-        server.shutdown(Duration::ZERO).await;
+        warn!("{why}; streams cut short: {cut}");
     }
     if let Some(inside) = inside {
         inside.shutdown(Duration::ZERO).await;

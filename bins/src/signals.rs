@@ -14,6 +14,12 @@ pub enum Signal {
     Reload,
 }
 
+/// Why streams are cut: the drain has its deadline.
+pub(crate) const LATE: &str = "the drain timeout is over";
+
+/// Why streams are cut: the second signal to stop.
+pub(crate) const TOLD_TWICE: &str = "told twice to stop";
+
 /// The stream of signals, from the moment of its making.
 #[derive(Debug)]
 pub struct Signals {

@@ -82,7 +82,8 @@ pub struct StreamArgs {
     #[arg(long, env = "TUNNEL_IDLE_TIMEOUT", value_name = "TIME|off", default_value = "off", value_parser = values::optional_duration)]
     pub idle_timeout: OptionalDuration,
 
-    /// How long open streams may go on after SIGTERM; a second signal ends at once
+    /// How long open streams may go on after SIGTERM or SIGINT; then, or at a second signal, they are cut short, and the exit
+    /// code is 0 all the same. Whoever kills in the end should wait longer
     #[arg(long, env = "TUNNEL_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = values::duration)]
     pub drain_timeout: Duration,
 }

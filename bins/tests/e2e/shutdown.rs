@@ -39,8 +39,13 @@ async fn the_drain_timeout_ends_what_does_not_end_itself() {
     let mut stream = tunnel.server.connect(target::echo().await).await.tunnel();
     tunnel.server.signal("TERM");
     assert!(soon("the stream's end", stream.read_u8()).await.is_err());
-    assert!(tunnel.server.process().ended().await.success());
-    tunnel.server.log.line("some streams did not end in time").await;
+    // It did as it was told: for whoever supervises it this is no failure.
+    assert_eq!(tunnel.server.process().ended().await.code(), Some(0));
+    let line = tunnel.server.log.line("the drain timeout is over").await;
+    assert!(
+        line.contains("WARN") && line.ends_with("; streams cut short: 1"),
+        "{line}"
+    );
 }
 
 #[tokio::test]
@@ -50,8 +55,8 @@ async fn a_second_signal_ends_the_server_at_once_and_the_agent_hears_of_it() {
     tunnel.server.signal("TERM");
     tunnel.server.log.line("draining agents=1").await;
     tunnel.server.signal("INT");
-    assert!(tunnel.server.process().ended().await.success());
-    tunnel.server.log.line("told twice to stop").await;
+    assert_eq!(tunnel.server.process().ended().await.code(), Some(0));
+    tunnel.server.log.line("told twice to stop; streams cut short: 1").await;
     within(NOTICED, "the client sees the end", end(&mut client)).await;
     // The last words of the server have left before its end: the agent does not find out by its keepalive.
     within(NOTICED, "the target sees the end", end(&mut target)).await;
@@ -84,11 +89,7 @@ async fn a_second_signal_ends_the_agent_at_once_and_the_server_hears_of_it() {
     tunnel.agent.log.line("a second signal ends at once").await;
     tunnel.agent.signal("TERM");
     assert!(tunnel.agent.ended().await.success());
-    assert!(
-        tunnel.agent.log.text().contains("1 streams were cut short"),
-        "{}",
-        tunnel.agent.log.text()
-    );
+    tunnel.agent.log.line("told twice to stop; streams cut short: 1").await;
     let line = tunnel.server.log.line("agent disconnected").await;
     assert!(line.contains("the peer closed the connection: "), "{line}");
     assert!(soon("the stream's end", stream.read_u8()).await.is_err());
