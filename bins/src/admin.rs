@@ -1,6 +1,14 @@
 //! The admin address: health, metrics and what is connected.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use axum::{
@@ -11,12 +19,20 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
+
+use crate::descriptors;
 
 /// How long requests that have begun may take once the program ends.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a program tells of itself on its admin address.
 pub trait Status: Send + Sync + 'static {
@@ -68,12 +84,47 @@ impl Admin {
             .route("/metrics", get(metrics_text))
             .route("/sessions", get(sessions))
             .with_state(state);
-        let serving = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving = axum::serve(Door(self.listener), router).with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::select! {
             served = serving.into_future() => served.context("the admin address failed"),
             // A client that sends half a request would hold up the end for as long as it likes.
             () = async { stop.cancelled().await; sleep(PARTING).await } => Ok(()),
         }
+    }
+}
+
+/// Lets in whoever asks, also when no descriptors are left for anybody else.
+struct Door(TcpListener);
+
+impl Door {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        match self.0.poll_accept(cx) {
+            Poll::Ready(Err(_)) => descriptors::with_reserve(|| self.0.poll_accept(cx)),
+            accepted => accepted,
+        }
+    }
+}
+
+impl axum::serve::Listener for Door {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(accepted) => return accepted,
+                // The client is gone already, accept(2).
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    warn!(%error, "cannot accept a client of the admin address at the moment");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 

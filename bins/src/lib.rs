@@ -6,6 +6,7 @@ pub mod agent;
 pub mod carriers;
 pub mod cli;
 pub mod connect;
+mod descriptors;
 pub mod dev;
 pub mod frontends;
 pub mod host;

@@ -8,7 +8,7 @@ use tunnel_core::Threads;
 
 use crate::{
     cli::{self, LogArgs},
-    logging,
+    descriptors, logging,
     runtimes::Runtimes,
 };
 
@@ -38,9 +38,7 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
         return wrong_configuration(&error);
     }
     tunnel_tls::install_provider();
-    // Every client and target takes a descriptor, and every thread some; the soft limit is 1,024 on many systems. What the
-    // system does not grant is a limit like any other.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    descriptors::take();
     keep_some_heap();
     let only_check = args.only_check();
     let threads = if only_check { NonZeroUsize::MIN } else { args.threads() };
@@ -59,6 +57,7 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
         print("the configuration is fine");
         return ExitCode::SUCCESS;
     }
+    descriptors::tell();
     match runtimes.run(run(plan)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -24,6 +24,7 @@ mod loss;
 mod proxies;
 mod reload;
 mod several;
+mod shortage;
 mod shutdown;
 mod streams;
 mod support;

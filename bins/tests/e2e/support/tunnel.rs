@@ -38,6 +38,11 @@ impl Server {
     pub(crate) async fn start_over(scheme: &'static str, carrier: SocketAddr, args: Vec<OsString>) -> Self {
         let carrier = OsString::from(format!("--carrier={scheme}://{carrier}"));
         let process = Process::server(Self::own_args().chain([carrier]).chain(args));
+        Self::of(scheme, process).await
+    }
+
+    /// A server that was started with [`own_args`](Self::own_args) and one carrier.
+    pub(crate) async fn of(scheme: &'static str, process: Process) -> Self {
         let carrier = addr(process.log.line("listening for agents").await, "addr=");
         Self::started(process, scheme, carrier).await
     }
@@ -48,7 +53,8 @@ impl Server {
         Self::started(process, "", ([0, 0, 0, 0], 0).into()).await
     }
 
-    fn own_args() -> impl Iterator<Item = OsString> {
+    /// What every server is given: where it serves clients and its administrator, and its name.
+    pub(crate) fn own_args() -> impl Iterator<Item = OsString> {
         let own = ["--frontend=connect://127.0.0.1:0", "--admin=127.0.0.1:0", "--id=gw-1"];
         own.into_iter().map(OsString::from)
     }
