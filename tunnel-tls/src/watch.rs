@@ -29,7 +29,8 @@ const IMPATIENCE: Duration = Duration::from_secs(2);
 /// by the swap of a link above them, as Kubernetes does with mounted secrets and config maps.
 ///
 /// The directories of the files are watched, and every 60 seconds the files are read in any case. Files may
-/// be missing; they appear as a change. Only the first 16 MiB of a file count.
+/// be missing; they appear as a change. A file that cannot be read for want of something else, such as file
+/// descriptors, counts as it was until it can. Only the first 16 MiB of a file count.
 #[derive(Debug)]
 pub struct FileWatch {
     files: Arc<[PathBuf]>,
@@ -43,8 +44,11 @@ pub struct FileWatch {
     poll: Interval,
 }
 
-/// The digest of every file, or nothing for one that cannot be read.
-type Contents = Vec<Option<[u8; 32]>>;
+/// What every file holds.
+type Contents = Vec<Content>;
+
+/// The digest of a file, or nothing if it is missing or not for this process.
+type Content = Option<[u8; 32]>;
 
 /// What follows is not looked at, so that a file without end does not stop the watch.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -88,7 +92,8 @@ impl FileWatch {
         };
         // In this order nothing that happens in between is missed.
         watch.watch_directories();
-        watch.seen = read_all(&watch.files);
+        watch.seen = vec![None; watch.files.len()];
+        read_all(&watch.files, &mut watch.seen);
         watch
     }
 
@@ -133,10 +138,13 @@ impl FileWatch {
     }
 
     async fn read(&self) -> Contents {
-        let files = Arc::clone(&self.files);
-        let contents = task::spawn_blocking(move || read_all(&files)).await;
+        let (files, mut contents) = (Arc::clone(&self.files), self.seen.clone());
+        let read = task::spawn_blocking(move || {
+            read_all(&files, &mut contents);
+            contents
+        });
         // The only failure is the end of the runtime.
-        contents.unwrap_or_else(|_| self.seen.clone())
+        read.await.unwrap_or_else(|_| self.seen.clone())
     }
 
     /// Watches the directories again, for one of them may have been replaced since.
@@ -172,8 +180,24 @@ fn watcher(noticed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     })
 }
 
-fn read_all(files: &[PathBuf]) -> Contents {
-    files.iter().map(|file| digest_of(file).ok()).collect()
+/// Brings what is known of the files up to date.
+fn read_all(files: &[PathBuf], contents: &mut Contents) {
+    for (file, content) in files.iter().zip(contents) {
+        learn(content, digest_of(file));
+    }
+}
+
+/// Takes what came of reading a file. Only some errors are about the file: others, such as a shortage of descriptors
+/// or memory, are about this process or its machine, and tell nothing new.
+fn learn(content: &mut Content, read: io::Result<[u8; 32]>) {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    match read {
+        Ok(digest) => *content = Some(digest),
+        Err(error) => match error.kind() {
+            NotFound | PermissionDenied | NotADirectory | IsADirectory => *content = None,
+            _ => tracing::debug!(%error, "cannot tell whether a file has changed"),
+        },
+    }
 }
 
 fn digest_of(file: &Path) -> io::Result<[u8; 32]> {
@@ -214,6 +238,31 @@ mod tests {
         assert!(begin.elapsed() <= POLL * 4 + QUIET, "{:?}", begin.elapsed());
         fs::remove_file(&file).unwrap();
         watch.changed().await;
+    }
+
+    #[test]
+    fn what_is_not_about_a_file_does_not_change_it() {
+        // EMFILE, ENFILE, ENOMEM, EIO
+        for shortage in [24, 23, 12, 5] {
+            for before in [None, Some([7; 32])] {
+                let mut content = before;
+                learn(&mut content, Err(io::Error::from_raw_os_error(shortage)));
+                assert_eq!(content, before);
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        let mut content = Some([7; 32]);
+        learn(&mut content, digest_of(&file));
+        assert_eq!(content, None);
+        fs::write(&file, "text").unwrap();
+        learn(&mut content, digest_of(&file));
+        assert!(content.is_some());
+        for wrong in [file.join("below a file"), dir.path().to_owned()] {
+            let mut content = content;
+            learn(&mut content, digest_of(&wrong));
+            assert_eq!(content, None, "{}", wrong.display());
+        }
     }
 
     #[tokio::test(start_paused = true)]

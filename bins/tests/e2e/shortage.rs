@@ -60,7 +60,7 @@ async fn an_agent_whose_targets_took_all_descriptors_answers_its_probes() {
     let server = Server::start(Server::args(&pki)).await;
     let mut args = agent_args(&pki, server.carrier);
     args.retain(|arg| arg != "--admin=off");
-    args.push("--admin=127.0.0.1:0".into());
+    args.extend(["--admin=127.0.0.1:0".into(), "--log=info,tunnel_tls=debug".into()]);
     let agent = short("tunnel-agent", AGENT, args);
     let line = agent.log.line("admin on http://").await;
     let (_, admin) = line.split_once("http://").unwrap();
@@ -78,7 +78,15 @@ async fn an_agent_whose_targets_took_all_descriptors_answers_its_probes() {
     };
     assert_eq!(refused, 503);
     is_answered(admin).await;
+    // Something happens beside its certificates, which it cannot open to see whether they have changed.
+    pki.write("beside", "");
+    agent.log.line("cannot tell whether a file has changed").await;
+
     drop(held);
     let served = async { while server.connect(site).await.status != 200 {} };
     soon("a stream after the shortage", served).await;
+    pki.agent();
+    agent.log.line("certificates: the changed files are in use").await;
+    let log = agent.log.text();
+    assert_eq!(log.matches("certificates: ").count(), 1, "{log}");
 }
