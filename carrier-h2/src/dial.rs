@@ -5,15 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 use tunnel_core::{Carrier, Claim, Connection, ConnectionError, DialError, HostPort, Identity, Peer, PeerRole};
-use tunnel_tcp::{BoxIo, ClientSecurity, Dial, Dialled, upgrade::ask};
+use tunnel_tcp::{BoxIo, ClientSecurity, Dial, Dialled, http2::Role, upgrade::ask};
 
-use crate::{
-    NAME, PLAIN,
-    config::H2Config,
-    http2::{Pipe, Role},
-    native,
-    upgrade::Ask,
-};
+use crate::{NAME, PLAIN, config::H2Config, http2::Pipe, native, upgrade::Ask};
 
 /// What URLs begin with that mean TLS.
 const SECURE: &str = "h2://";

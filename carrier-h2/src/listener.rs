@@ -12,16 +12,11 @@ use tunnel_core::{
 };
 use tunnel_tcp::{
     Accept, Accepted, ServerSecurity,
+    http2::Role,
     upgrade::{Refused, serve},
 };
 
-use crate::{
-    NAME, PROTOCOL,
-    config::H2Config,
-    http2::{Pipe, Role},
-    native,
-    upgrade::Offer,
-};
+use crate::{NAME, PROTOCOL, config::H2Config, http2::Pipe, native, upgrade::Offer};
 
 /// Listens for agents.
 ///

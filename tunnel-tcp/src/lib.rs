@@ -7,6 +7,7 @@
 mod acceptor;
 mod dialer;
 mod farewell;
+pub mod http2;
 mod io;
 mod preface;
 mod proxy;

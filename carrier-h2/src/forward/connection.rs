@@ -9,12 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use tunnel_core::{Connection, ConnectionError, DialError, HandshakeError, HostPort, Peer, Rejection};
-use tunnel_tcp::{BoxIo, expect_http2, farewell};
+use tunnel_tcp::{BoxIo, expect_http2, farewell, http2::Role};
 
 use super::{CAPABILITIES, ForwardConfig, protocol::Forward};
 use crate::{
     config::Tuning,
-    http2::{Driver, GoAway, H2Connection, Hub, Knobs, Pipe, Role, Session, Sight, close_code, close_reason},
+    http2::{Driver, GoAway, H2Connection, Hub, Knobs, Pipe, Session, Sight, close_code, close_reason},
 };
 
 /// Serves the streams of a peer that has connected.

@@ -39,7 +39,6 @@ pub(crate) use self::{
     connect::{PROXY_STATUS, connect, proxy_status},
     connection::H2Connection,
     driver::Driver,
-    frames::Role,
     hub::Hub,
     pipe::{Pipe, Sight},
     protocol::Protocol,

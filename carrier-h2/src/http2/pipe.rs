@@ -12,11 +12,14 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tunnel_tcp::{BoxIo, explain_tls};
+use tunnel_tcp::{
+    BoxIo, explain_tls,
+    http2::{Frames, Role},
+};
 
+use super::frames::Credit;
 #[cfg(feature = "forward")]
 use super::frames::Heard;
-use super::frames::{Credit, Frames, Role};
 
 /// How much is read ahead while a write is stuck: more than what the sockets of two ends hold.
 const READ_AHEAD: usize = 8 * 1024 * 1024;
