@@ -23,7 +23,7 @@ use crate::{
     config::{GrpcConfig, MAX_FRAME, MAX_HEADERS},
     explain,
     inlet::Inlet,
-    link::GrpcLink,
+    link::{GrpcLink, Http2},
     metadata,
     outlet::outlet,
     pipe::{Failure, Pipe},
@@ -83,7 +83,7 @@ impl GrpcCarrier {
         let (io, identity) = self.security.secure(io, &remote).await?;
 
         let io = Pipe::new(io);
-        let broken = io.failure();
+        let (broken, goaway) = (io.failure(), io.goaway());
         let tasks = Tasks::new();
         let window = self.config.stream_window();
         let mut builder = http2::Builder::new(tasks.spawner());
@@ -138,7 +138,7 @@ impl GrpcCarrier {
         let link = GrpcLink {
             inlet: Inlet::of_response(body),
             outlet,
-            connection: Some(tasks),
+            connection: Some(Http2 { _tasks: tasks, goaway }),
         };
         Ok(mux::start(Box::new(link), peer, self.config.mux.clone()))
     }

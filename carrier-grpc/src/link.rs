@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use tunnel_core::{
     mux::{Link, LinkError},
     proto::mux::Message,
@@ -16,7 +17,15 @@ pub(crate) struct GrpcLink {
     pub(crate) inlet: Inlet,
     pub(crate) outlet: Outlet,
     /// An agent has a HTTP/2 connection of its own for the call; a server's may serve several.
-    pub(crate) connection: Option<Tasks>,
+    pub(crate) connection: Option<Http2>,
+}
+
+/// The HTTP/2 connection of an agent.
+#[derive(Debug)]
+pub(crate) struct Http2 {
+    pub(crate) _tasks: Tasks,
+    /// Cancelled when its server, which may be a proxy, has said that it will end it.
+    pub(crate) goaway: CancellationToken,
 }
 
 impl Link for GrpcLink {
@@ -41,5 +50,11 @@ impl Link for GrpcLink {
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let trailers = || self.connection.is_none().then(status::ok);
         self.outlet.poll_close(trailers, cx).map(Ok)
+    }
+
+    /// A server hears nothing of the kind: calls end when the client wants it.
+    fn ending(&self) -> CancellationToken {
+        let goaway = self.connection.as_ref().map(|http2| http2.goaway.clone());
+        goaway.unwrap_or_default()
     }
 }

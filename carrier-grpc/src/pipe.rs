@@ -9,15 +9,21 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tunnel_tcp::BoxIo;
+use tokio_util::sync::CancellationToken;
+use tunnel_tcp::{
+    BoxIo,
+    http2::{Frames, Role},
+};
 
-/// A byte pipe whose first bytes may have been read already, and that keeps the error of a failed read: of that, hyper
-/// passes on at most the text.
+/// A byte pipe whose first bytes may have been read already, and that keeps what hyper does not pass on: of the error of
+/// a failed read at most the text, and of a server's GOAWAY nothing while calls go on.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     begin: BytesMut,
     io: BoxIo,
     failure: Failure,
+    /// What comes from a server.
+    overheard: Option<(Frames, CancellationToken)>,
 }
 
 /// Why reading failed, once it has.
@@ -25,17 +31,42 @@ pub(crate) struct Pipe {
 pub(crate) struct Failure(Arc<OnceLock<Arc<io::Error>>>);
 
 impl Pipe {
+    /// One to a server.
     pub(crate) fn new(io: BoxIo) -> Self {
-        Self::begun(BytesMut::new(), io)
+        let overheard = (Frames::of(Role::Server), CancellationToken::new());
+        Self {
+            overheard: Some(overheard),
+            ..Self::begun(BytesMut::new(), io)
+        }
     }
 
-    /// One of which `begin` has been read.
+    /// One to a client, of which `begin` has been read.
     pub(crate) fn begun(begin: BytesMut, io: BoxIo) -> Self {
         Self {
             begin,
             io,
             failure: Failure::default(),
+            overheard: None,
         }
+    }
+
+    /// Cancelled when a server has said that it will end the connection (RFC 9113 §6.8).
+    pub(crate) fn goaway(&self) -> CancellationToken {
+        let token = self.overheard.as_ref().map(|(_, goaway)| goaway.clone());
+        token.unwrap_or_default()
+    }
+
+    /// Notes what has come.
+    fn came(&mut self, bytes: &[u8]) {
+        let Some((frames, goaway)) = &mut self.overheard else {
+            return;
+        };
+        frames.see(bytes, |frame| {
+            if let Some((code, words)) = frame.goaway() {
+                tracing::debug!(code, words, "the server, or a proxy on the way, says GOAWAY");
+                goaway.cancel();
+            }
+        });
     }
 
     pub(crate) fn failure(&self) -> Failure {
@@ -57,7 +88,9 @@ impl AsyncRead for Pipe {
             self.begin.advance(count);
             return Poll::Ready(Ok(()));
         }
+        let before = into.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, into));
+        self.came(&into.filled()[before..]);
         Poll::Ready(read.map_err(|error| {
             let error = self.failure.0.get_or_init(|| Arc::new(error));
             io::Error::new(error.kind(), Arc::clone(error))

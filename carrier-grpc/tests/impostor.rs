@@ -219,10 +219,12 @@ async fn an_end_without_a_close_is_a_failure_and_says_what_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_goodbye_of_http_2_leaves_the_call_alone() {
+async fn a_goodbye_of_http_2_is_said_to_be_a_drain_and_leaves_the_call_alone() {
     let (mut end, agent, goodbye, _connection) = Answering::new().await.welcome().await;
-    goodbye.send(()).await.unwrap();
     sleep(Duration::from_secs(1)).await;
+    assert!(timeout(Duration::ZERO, agent.draining()).await.is_err());
+    goodbye.send(()).await.unwrap();
+    timeout(Duration::from_secs(1), agent.draining()).await.unwrap();
     end.speak();
     let opened = tokio::spawn({
         let agent = Arc::clone(&agent);

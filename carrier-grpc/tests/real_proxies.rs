@@ -224,6 +224,26 @@ async fn haproxy_works() {
     }
 }
 
+/// It says GOAWAY, and carries what there is to its end.
+#[tokio::test]
+async fn a_haproxy_that_is_replaced_drains_its_agents() {
+    let mut server = server();
+    let Some(proxy) = haproxy(server.local_addr().unwrap()).await else {
+        return;
+    };
+    let (near, far) = connect(&agent(&proxy, ClientSecurity::Plain), &mut server).await;
+    assert!(timeout(Duration::from_millis(100), near.draining()).await.is_err());
+    proxy.signal("USR1");
+    timeout(Duration::from_secs(10), near.draining()).await.unwrap();
+    echo(&near, &far, 1000).await;
+    echo(&far, &near, 1000).await;
+    near.drain();
+    for end in [near, far] {
+        let error = timeout(Duration::from_secs(5), end.closed()).await.unwrap();
+        assert_eq!(error.code(), Some(CloseCode::DRAINED), "{error:?}");
+    }
+}
+
 #[tokio::test]
 async fn haproxy_without_a_server_is_named() {
     let gone = server().local_addr().unwrap();

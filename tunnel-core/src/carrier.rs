@@ -184,8 +184,12 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// No stream is lost when the future is dropped. Any number of calls may wait at once.
     async fn accept(&self) -> Result<Box<dyn Inbound>, ConnectionError>;
 
-    /// Waits until either side has begun to drain the connection, or until it is closed. In that case it is over no
-    /// earlier than [`closed`](Self::closed), so that whoever asks both can tell the end from a drain.
+    /// Waits until either side has begun to drain the connection, or something on the way has announced that it will
+    /// end it; or until it is closed. In that case it is over no earlier than [`closed`](Self::closed), so that whoever
+    /// asks both can tell the end from a drain.
+    ///
+    /// Streams can still be opened where the end was only announced. Whoever has another connection by then
+    /// [drains](Self::drain) this one.
     async fn draining(&self);
 
     /// Waits for the end and says why; at once if it is over.
@@ -195,7 +199,7 @@ pub trait Connection: fmt::Debug + Send + Sync {
     fn close(&self, code: CloseCode, reason: &str);
 
     /// Lets no new streams start, in either direction, and tells the peer so. Those that are open go on; when the last
-    /// has ended, the connection is closed with [`CloseCode::DRAINED`].
+    /// has ended, the connection is closed with [`CloseCode::DRAINED`]. One that drains already goes on as it did.
     fn drain(&self);
 
     /// Who is at the other end.

@@ -63,6 +63,8 @@ pub(crate) struct NotConnected {
 pub(crate) async fn keep(remote: &impl Remote, config: BackoffConfig) -> Infallible {
     let redialled = || remote.standing().redial.notified();
     let mut keeper = Keeper::new(remote, config);
+    // The connection before, while it may still take streams.
+    let mut old = None::<Arc<Current>>;
     loop {
         keeper.take_turn().await;
         remote.set(Phase::Connecting);
@@ -70,9 +72,15 @@ pub(crate) async fn keep(remote: &impl Remote, config: BackoffConfig) -> Infalli
         let mut redial = redialled();
         let wait = match remote.connect().await {
             Ok(current) => {
+                if let Some(old) = old.take() {
+                    // Its end may only have been announced, and nobody has told the peer.
+                    old.connection.drain();
+                }
                 let cause = keeper.until_lost(&current).await;
                 redial = redialled();
-                keeper.lost(&current, cause)
+                let wait = keeper.lost(&current, cause);
+                old = Some(current);
+                wait
             }
             Err(not_connected) => keeper.failed(not_connected),
         };

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use tunnel_proto::mux::Message;
 
 /// An ordered pipe of messages: a WebSocket, a gRPC call.
@@ -32,6 +33,14 @@ pub trait Link: fmt::Debug + Send {
 
     /// Ends the link in order, behind everything taken.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>>;
+
+    /// Cancelled, if ever, when something on the way has announced that it will end the link, such as a proxy that is
+    /// replaced. The link carries streams until then, new ones as well, so its peer is not told: the connection is
+    /// [said to drain](crate::Connection::draining), for its owner to make another one in time. Asked for once, when the
+    /// connection begins. By default nothing is ever announced.
+    fn ending(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
 }
 
 /// Why a link failed.

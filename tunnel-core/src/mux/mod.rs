@@ -66,7 +66,7 @@ pub fn start(link: Box<dyn Link>, peer: Peer, config: MuxConfig) -> Arc<dyn Conn
         PeerRole::Agent(_) => Side::Server,
     };
     let mux = Mux::new(side, config.proto, config.budget.account(), now());
-    let shared = Shared::new(mux);
+    let shared = Shared::new(mux, link.ending());
     tokio::spawn(Task::new(link, Arc::clone(&shared), peer.clone()).run());
     Arc::new(LinkConnection { shared, peer })
 }

@@ -17,19 +17,20 @@ pub(super) struct Shared {
     pub(super) turn: tokio::sync::Mutex<()>,
     /// A permit for each stream that waits for `accept`; closed with the connection.
     pub(super) arrivals: Semaphore,
-    /// Cancelled when either end has begun to drain.
+    /// Cancelled when either end has begun to drain, or the end of the link was announced.
     pub(super) draining: CancellationToken,
     /// Cancelled when the connection has ended and the peer has been told, as far as it can be.
     pub(super) told: CancellationToken,
 }
 
 impl Shared {
-    pub(super) fn new(mux: Mux) -> Arc<Self> {
+    /// With the token of [`Link::ending`](super::Link::ending).
+    pub(super) fn new(mux: Mux, ending: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State::new(mux)),
             turn: tokio::sync::Mutex::new(()),
             arrivals: Semaphore::new(0),
-            draining: CancellationToken::new(),
+            draining: ending,
             told: CancellationToken::new(),
         })
     }

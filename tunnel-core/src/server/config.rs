@@ -29,7 +29,7 @@ pub struct ServerConfig {
     /// The largest number of agents. Default 65,536.
     pub max_agents: usize,
     /// The largest number of connections of one agent. Default 32, which leaves room for those whose death was
-    /// not noticed yet.
+    /// not noticed yet, and for those that drain: an agent connects anew before.
     pub max_connections_per_agent: usize,
     /// How many streams that one connection's agent opened are handled at once; more wait. Default 256.
     pub max_inbound_per_connection: u32,

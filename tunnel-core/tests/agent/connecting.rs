@@ -201,6 +201,22 @@ async fn the_next_connection_comes_before_a_draining_one_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_whose_end_was_announced_is_drained_when_the_next_one_is_up() {
+    let carrier = Scripted::new("grpc", [Connected, Refused, Outcome::Slow(2 * SECOND)]);
+    let _agent = one(&carrier);
+    let old = soon(carrier.connection(0)).await;
+    sleep(20 * SECOND).await;
+    old.announce_its_end();
+    sleep(SECOND).await;
+    assert!(!old.is_drained_by_agent(), "it serves what comes meanwhile");
+    let new = carrier.connection(1).await;
+    sleep(Duration::from_millis(1)).await;
+    assert!(old.is_drained_by_agent());
+    assert!(!new.is_drained_by_agent());
+    assert!(old.end().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_carrier_is_tried_when_one_fails_or_is_slow() {
     for (first, within) in [(Refused, 0), (Hangs, 4), (Rejected(CloseCode::UNAUTHORIZED, None), 0)] {
         let start = Instant::now();

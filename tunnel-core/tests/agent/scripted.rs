@@ -197,6 +197,11 @@ impl Fake {
         self.draining.send_replace(true);
     }
 
+    /// Something on the way says that it will end it.
+    pub(crate) fn announce_its_end(&self) {
+        self.draining.send_replace(true);
+    }
+
     pub(crate) fn end(&self) -> Option<ConnectionError> {
         self.ended.borrow().clone()
     }

@@ -268,6 +268,22 @@ async fn a_drained_connection_ends_with_its_last_stream() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_link_that_will_end_is_said_to_drain_and_carries_streams_until_it_is_drained() {
+    let world = World::new();
+    settle().await;
+    assert!(timeout(PROMPT, world.agent.draining()).await.is_err());
+    world.wire.ending.cancel();
+    timeout(PROMPT, world.agent.draining()).await.unwrap();
+    let streams = world.stream().await;
+    assert!(timeout(PROMPT, world.server.draining()).await.is_err());
+    world.agent.drain();
+    timeout(PROMPT, world.server.draining()).await.unwrap();
+    drop(streams);
+    let error = timeout(PROMPT, world.server.closed()).await.unwrap();
+    assert_eq!(error.code(), Some(CloseCode::DRAINED));
+}
+
 #[test]
 fn a_runtime_that_shuts_down_takes_the_connection_with_it() {
     let runtime = || {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use tunnel_proto::mux::Message;
 
 use crate::mux::{Link, LinkError};
@@ -16,6 +17,8 @@ use crate::mux::{Link, LinkError};
 #[derive(Clone, Debug)]
 pub(super) struct Wire {
     lanes: Arc<Mutex<[Lane; 2]>>,
+    /// The agent's link is told by this that its end is near.
+    pub(super) ending: CancellationToken,
 }
 
 /// The direction in which the agent sends, and the other.
@@ -67,7 +70,8 @@ impl Wire {
             reader: None,
         };
         let lanes = Arc::new(Mutex::new([lane(), lane()]));
-        let wire = Self { lanes };
+        let ending = CancellationToken::new();
+        let wire = Self { lanes, ending };
         let agent = WireLink {
             wire: wire.clone(),
             out: UP,
@@ -204,6 +208,14 @@ impl Link for WireLink {
                 lane.wake();
             },
         )
+    }
+
+    fn ending(&self) -> CancellationToken {
+        if self.out == UP {
+            self.wire.ending.clone()
+        } else {
+            CancellationToken::new()
+        }
     }
 }
 
