@@ -13,7 +13,8 @@ pub struct AgentConfig {
     /// core, one congestion window or the losses of one TCP connection are the limit. They are one session of one
     /// generation. A server that takes fewer keeps those that it has taken.
     pub connections: NonZeroU32,
-    /// How long connecting to a server may take by the last of its carriers, up to the welcome. Default 10 s.
+    /// How long connecting to a server may take by the last of its carriers, up to the welcome, and before that how long
+    /// the [source](super::CredentialSource) of the credential may take. Default 10 s.
     pub connect_timeout: Duration,
     /// How long it may take by a carrier that another one can stand in for. Default 4 s, so that a network that
     /// swallows UDP costs no more than that.

@@ -61,10 +61,11 @@ impl Remote for Server {
 async fn connect(agent: &Inner, entry: &Entry) -> Result<(Arc<dyn Carrier>, Arc<dyn Connection>), NotConnected> {
     let mut claim = agent.claim.clone();
     if let Some(source) = &agent.credential {
-        let secret = source.get().await.map_err(|error| NotConnected {
+        let limit = agent.config.connect_timeout;
+        let secret = source.get(limit).await.map_err(|error| NotConnected {
             failure: Failure::PLAIN,
             is_overloaded: false,
-            text: format!("cannot get the credential: {}", Chain(&error)),
+            text: Chain(&error).to_string(),
         })?;
         claim.credential = Some(secret);
     }

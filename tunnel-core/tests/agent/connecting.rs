@@ -3,13 +3,14 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 use tunnel_core::{
     Agent, AgentBuilder, AgentConfig, AgentOpenError, Carrier, CloseCode, CredentialSource, Generation, OpenError,
     RunningAgent, Secret, StreamHead, agent::ServerState,
@@ -285,6 +286,39 @@ async fn the_credential_is_asked_for_before_every_dial() {
             .iter()
             .all(|claim| claim.generation == Generation(7) && claim.agent == id())
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_does_not_come_fails_the_attempt_and_no_other() {
+    let start = Instant::now();
+    let carrier = Scripted::new("quic", []);
+    let (release, hangs) = mpsc::sync_channel::<()>(0);
+    let (hangs, count) = (Mutex::new(hangs), AtomicUsize::new(0));
+    let source = CredentialSource::new(move || {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            let _ = hangs.lock().unwrap().recv();
+        }
+        Secret::new("token").map_err(io::Error::other)
+    });
+    let agent = agent(&[&[&carrier]], |builder| builder.credential(source));
+    // Time does not pass by itself while a thread blocks.
+    let advance_until = async |what: &dyn Fn() -> bool| {
+        while !what() {
+            assert!(start.elapsed() < 60 * SECOND);
+            advance(SECOND / 10).await;
+        }
+    };
+    let error = || agent.status().servers.swap_remove(0).last_error;
+    advance_until(&|| error().is_some()).await;
+    let waited = start.elapsed();
+    assert!(10 * SECOND <= waited && waited < 11 * SECOND, "{waited:?}");
+    assert_eq!(
+        error().unwrap().text,
+        "the source of the credential did not give it within 10s"
+    );
+    advance_until(&|| agent.is_connected()).await;
+    drop(release);
+    assert_eq!(carrier.claims()[0].credential.as_ref().unwrap().expose(), b"token");
 }
 
 #[tokio::test(start_paused = true)]
