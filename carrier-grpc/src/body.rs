@@ -11,9 +11,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use crate::{
+    deadline,
     outlet::{GivenUp, OutBody},
     packet::Packet,
     status,
@@ -26,6 +28,8 @@ pub(crate) const GRPC: &str = "application/grpc";
 #[derive(Debug, Default)]
 pub(crate) struct ServerBody {
     content: Content,
+    /// When the call ends, however far it has come.
+    deadline: Option<Pin<Box<Sleep>>>,
     /// Dropped with the body, when the call is over.
     pub(crate) call: Option<crate::serve::OpenCall>,
 }
@@ -92,11 +96,20 @@ impl ServerBody {
     pub(crate) fn is_link(&self) -> bool {
         matches!(self.content, Content::Link(_))
     }
+
+    /// Has the call end at this time at the latest, with DEADLINE_EXCEEDED.
+    pub(crate) fn end_at(&mut self, deadline: Instant) {
+        self.deadline = Some(Box::pin(sleep_until(deadline)));
+    }
 }
 
 impl From<Content> for ServerBody {
     fn from(content: Content) -> Self {
-        Self { content, call: None }
+        Self {
+            content,
+            deadline: None,
+            call: None,
+        }
     }
 }
 
@@ -105,6 +118,13 @@ impl Body for ServerBody {
     type Error = GivenUp;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Packet>, GivenUp>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            (self.content, self.deadline) = (Content::Empty, None);
+            let trailers = status::trailers(&deadline::exceeded());
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         match &mut self.content {
             Content::Empty => Poll::Ready(None),
             Content::Link(body) => Pin::new(body).poll_frame(cx),

@@ -24,6 +24,7 @@
 
 mod body;
 mod config;
+mod deadline;
 mod dial;
 mod explain;
 mod health;

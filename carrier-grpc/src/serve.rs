@@ -15,7 +15,7 @@ use tokio::{
     runtime::Handle,
     select,
     sync::{mpsc, oneshot, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -26,11 +26,12 @@ use crate::{
     METHOD, NAME,
     body::{self, GRPC, ServerBody},
     config::{GrpcConfig, MAX_FRAME, MAX_HEADERS},
-    health,
+    deadline, health,
     incoming::{self, GrpcIncoming},
     inlet::Inlet,
     parked::Parked,
     pipe::Pipe,
+    status,
 };
 
 /// How long a peer that was asked to go may take to close a connection without calls.
@@ -189,6 +190,26 @@ async fn route(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBody>
     if request.method() != Method::POST {
         return body::text(StatusCode::METHOD_NOT_ALLOWED, "gRPC calls are made by POST\n");
     }
+    let is_tunnel = request.uri().path() == METHOD;
+    let refused = |rejection: Rejection| match is_tunnel {
+        true => incoming::rejected(&rejection),
+        false => body::status(Status::new(status::code(rejection.code), rejection.text.as_str())),
+    };
+    let deadline = match deadline::of(request.headers(), Instant::now()) {
+        Ok(None) => return call(request, peer).await,
+        Ok(Some(deadline)) => deadline,
+        Err(problem) => return refused(Rejection::new(CloseCode::PROTOCOL, problem.to_string())),
+    };
+    match timeout_at(deadline, call(request, peer)).await {
+        Ok(mut response) => {
+            response.body_mut().end_at(deadline);
+            response
+        }
+        Err(_) => refused(Rejection::new(CloseCode::TIMEOUT, deadline::exceeded().message())),
+    }
+}
+
+async fn call(request: Request<Body>, peer: &Arc<Peer>) -> Response<ServerBody> {
     let gone = &peer.shared.gone;
     match request.uri().path() {
         METHOD => connect(request, peer).await,

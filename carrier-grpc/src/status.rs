@@ -40,6 +40,14 @@ pub(crate) fn ok() -> HeaderMap {
     trailers
 }
 
+/// Trailers of another status, which has no metadata.
+pub(crate) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // Words are percent-encoded, so nothing is left that could not stand there.
+    let _ = status.add_header(&mut trailers);
+    trailers
+}
+
 /// A status as the end of a sentence.
 pub(crate) fn words(status: &Status) -> String {
     let name = name(status.code());
