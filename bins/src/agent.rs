@@ -124,7 +124,11 @@ pub fn plan(args: AgentArgs, threads: &Threads) -> anyhow::Result<Plan> {
         sockets: args.tcp.sockets()?,
         budget: args.tcp.budget()?,
         proxies: proxies(&args, &servers)?,
+        ws_headers: args.ws_header.clone(),
     };
+    if !args.ws_header.is_empty() && !servers.iter().flatten().any(DialSpec::takes_ws_headers) {
+        warn!("--ws-header is of no use, because no URL of --server is wss:// or ws://");
+    }
     let forward = ForwardSpec::parse_all(&args, &settings)?;
     let callers_tls = forward
         .iter()

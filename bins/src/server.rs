@@ -196,6 +196,7 @@ impl Plan {
             sockets: args.tcp.sockets()?,
             budget: args.tcp.budget()?,
             proxies: Proxies::none(),
+            ws_headers: Vec::new(),
         };
         let mut listen = Vec::with_capacity(args.carrier.len());
         for carrier in &args.carrier {

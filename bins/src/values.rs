@@ -1,6 +1,6 @@
 //! Values as people write them on a command line.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{convert::Infallible, fmt, num::NonZeroUsize, str::FromStr, time::Duration};
 
 /// A duration such as `10s`, `500ms` or `1m 30s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -18,6 +18,24 @@ pub fn optional_duration(text: &str) -> Result<OptionalDuration, String> {
 /// A limit in time that can be switched off. (A type of its own, because clap reads `Option` as "may be absent".)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionalDuration(pub Option<Duration>);
+
+/// A text that may hold a secret, and so does not show in `Debug` output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl FromStr for Hidden {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(..)")
+    }
+}
 
 /// A number of threads.
 pub fn threads(text: &str) -> Result<NonZeroUsize, String> {

@@ -36,6 +36,7 @@ use self::missing as ws;
 use crate::{
     cli::{QuicArgs, TcpArgs},
     url,
+    values::Hidden,
 };
 
 /// The port on which every carrier listens unless told otherwise.
@@ -61,6 +62,8 @@ pub struct Settings {
     pub budget: Budget,
     /// The way out of an agent's network.
     pub proxies: Proxies,
+    /// More header fields of an agent's request for a WebSocket, each `Name: value`.
+    pub ws_headers: Vec<Hidden>,
 }
 
 /// One line for each way in which a carrier is spoken: its scheme, its name, and the feature that brings it.
@@ -269,6 +272,12 @@ impl DialSpec {
     #[must_use]
     pub fn takes_proxies(&self) -> bool {
         self.scheme.is_tcp()
+    }
+
+    /// Whether it begins with a request that can have more header fields.
+    #[must_use]
+    pub fn takes_ws_headers(&self) -> bool {
+        matches!(self.scheme, Scheme::Ws { .. })
     }
 
     /// Makes the carrier; nothing is dialled yet. `tls` has to be there for one that is secure.

@@ -9,7 +9,10 @@ use std::{
 use clap::Parser;
 
 use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, TcpArgs, admin_addr};
-use crate::{program::Program, values};
+use crate::{
+    program::Program,
+    values::{self, Hidden},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -104,6 +107,19 @@ pub struct AgentArgs {
     /// --proxy env: NO_PROXY]
     #[arg(long, env = "TUNNEL_NO_PROXY", value_name = "LIST", help_heading = "Servers")]
     pub no_proxy: Option<String>,
+
+    /// A header field of the request for a WebSocket (wss://, ws://), for a proxy or gateway before the server: a Host, an
+    /// Authorization, a Cookie; repeatable (in the environment: one a line). Other users of this machine see the command
+    /// line: secrets belong in the environment or in the file of --config
+    #[arg(
+        long,
+        env = "TUNNEL_WS_HEADER",
+        value_name = "NAME: VALUE",
+        value_delimiter = '\n',
+        hide_env_values = true,
+        help_heading = "Servers"
+    )]
+    pub ws_header: Vec<Hidden>,
 
     /// How many connections are kept with each server, at most 32; new streams go to the one with the fewest. More than one
     /// where one core (with --threads), one congestion window or the losses of one TCP connection are the limit

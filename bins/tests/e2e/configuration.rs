@@ -316,6 +316,26 @@ async fn a_wrong_configuration_is_explained_in_one_sentence() {
         ),
         (
             AGENT,
+            format!("{agent} --server=wss://gw.example --ws-header=Host:a --ws-header=Hunter2"),
+            "--ws-header number 2 is not NAME: VALUE",
+        ),
+        (
+            AGENT,
+            format!("{agent} --server=wss://gw.example --ws-header=Upgrade:hunter2"),
+            "--ws-header number 1: header must not be one of the upgrade itself",
+        ),
+        (
+            AGENT,
+            format!("{agent} --server=wss://gw.example --ws-header=(hunter2):x"),
+            "--ws-header number 1: header must have a name of letters, digits and `-`",
+        ),
+        (
+            AGENT,
+            format!("{agent} --server=wss://gw.example --ws-header=X-Hunter2:\u{1}"),
+            "--ws-header number 1: header must have a value of visible ASCII characters",
+        ),
+        (
+            AGENT,
             format!("{agent} --label=zone"),
             "--label \"zone\" is not NAME=VALUE",
         ),

@@ -19,6 +19,7 @@ mod curl;
 mod dev;
 mod early;
 mod garbage;
+mod headers;
 mod identity;
 mod loss;
 mod proxies;
