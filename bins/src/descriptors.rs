@@ -3,7 +3,11 @@
 //! Who asks whether the process lives must be answered also when clients and targets have taken all of them. So a few are
 //! kept back, by a soft limit below what is granted: nobody can take those but [`with_reserve`].
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{
+    fs::File,
+    os::fd::AsRawFd as _,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use rlimit::Resource;
 use tracing::info;
@@ -54,6 +58,26 @@ pub(crate) fn tell() {
         let kept = all - common;
         info!("{common} files and sockets may be open at once, and {kept} more for the admin address");
     }
+}
+
+/// How many clients a frontend may have that is to have as many as this: at most three quarters of what is free when the
+/// program has started, so that agents find room when clients take all they can. More are told that there is no room, where
+/// they would wait for an answer otherwise.
+pub(crate) fn for_clients(wanted: usize) -> usize {
+    let Some(limits) = LIMITS.get() else {
+        return wanted;
+    };
+    // A new one gets the lowest number that is free.
+    let taken = File::open("/dev/null").map_or(0, |file| file.as_raw_fd());
+    let free = limits.common.saturating_sub(taken.unsigned_abs().into());
+    let most = usize::try_from(free / 4 * 3).unwrap_or(usize::MAX).max(1);
+    if wanted > most {
+        info!(
+            "a frontend takes {most} clients instead of --max-clients {wanted}, because no more open files are granted \
+             (ulimit -Hn, LimitNOFILE of systemd)"
+        );
+    }
+    wanted.min(most)
 }
 
 /// Runs what needs a descriptor, and may have one of the reserve. It must not take long: meanwhile others may, too.

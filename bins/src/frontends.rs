@@ -104,7 +104,7 @@ mod connect {
     use tunnel_tls::ServerTls;
 
     use super::Bound;
-    use crate::{cli::ServerArgs, url};
+    use crate::{cli::ServerArgs, descriptors, url};
 
     pub(super) struct Shared {
         config: Config,
@@ -120,7 +120,7 @@ mod connect {
             config.agent_headers = args.allow_select;
             config.dial_timeout = args.dial_timeout;
             config.max_pending_dials_per_client = args.max_pending_dials;
-            config.max_connections = args.max_clients;
+            config.max_connections = descriptors::for_clients(args.max_clients);
             config.idle_timeout = args.streams.idle_timeout.0;
             Self { config, metrics }
         }

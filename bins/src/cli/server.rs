@@ -178,7 +178,7 @@ pub struct ServerArgs {
     )]
     pub max_pending_dials: usize,
 
-    /// How many client connections may be open at once
+    /// How many client connections each frontend may have open at once; fewer where the system grants too few open files
     #[arg(
         long,
         env = "TUNNEL_MAX_CLIENTS",

@@ -4,18 +4,19 @@ use std::{ffi::OsString, net::SocketAddr};
 
 use tokio::{net::TcpStream, process::Command};
 
-use crate::support::{Pki, Process, Server, agent_args, get, soon, target};
+use crate::support::{Pki, Process, Server, agent_args, agent_args_to, get, soon, target};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_tunnel-server");
 const AGENT: &str = env!("CARGO_BIN_EXE_tunnel-agent");
 
 /// Enough to start with, and little more.
-const FEW: &str = "ulimit -n 64 && exec \"$0\" \"$@\"";
+const FEW: usize = 64;
 
-/// A program that gets no more than a few descriptors from the system.
-fn short(name: &'static str, program: &str, args: Vec<OsString>) -> Process {
+/// A program that gets so many descriptors from the system.
+fn short(name: &'static str, program: &str, descriptors: usize, args: Vec<OsString>) -> Process {
     let mut command = Command::new("sh");
-    command.args(["-c", FEW, program]).args(args);
+    let limited = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    command.args(["-c", &limited, program]).args(args);
     Process::start(name, command)
 }
 
@@ -29,19 +30,25 @@ async fn is_answered(admin: SocketAddr) {
     }
 }
 
+/// There are streams again, soon after the shortage.
+async fn serves_again(server: &Server, site: SocketAddr) {
+    let served = async { while server.connect(site).await.status != 200 {} };
+    soon("a stream after the shortage", served).await;
+}
+
 #[tokio::test]
 async fn a_server_whose_clients_took_all_descriptors_answers_its_probes() {
     let pki = Pki::new();
     let mut args = Server::args(&pki);
     args.extend(Server::own_args().chain(["--carrier=quic://127.0.0.1:0".into(), "--threads=2".into()]));
-    let process = short("tunnel-server", SERVER, args);
+    let process = short("tunnel-server", SERVER, FEW, args);
     let server = Server::of("quic", process).await;
     let agent = Process::agent(agent_args(&pki, server.carrier));
     agent.log.line("connected with server").await;
-    let site = target::http("a page\n").await;
+    let site = target::echo().await;
 
     let mut idle = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..FEW {
         idle.push(TcpStream::connect(server.proxy).await.unwrap());
     }
     server.log.line("cannot accept a client at the moment").await;
@@ -49,7 +56,7 @@ async fn a_server_whose_clients_took_all_descriptors_answers_its_probes() {
     // Nothing is kept: it is as before for whoever asks next.
     is_answered(server.admin).await;
     drop(idle);
-    assert_eq!(soon("a page", server.fetch(site)).await, "a page\n");
+    serves_again(&server, site).await;
     let log = server.log.text();
     assert!(!log.contains("admin address at the moment"), "{log}");
 }
@@ -61,7 +68,7 @@ async fn an_agent_whose_targets_took_all_descriptors_answers_its_probes() {
     let mut args = agent_args(&pki, server.carrier);
     args.retain(|arg| arg != "--admin=off");
     args.extend(["--admin=127.0.0.1:0".into(), "--log=info,tunnel_tls=debug".into()]);
-    let agent = short("tunnel-agent", AGENT, args);
+    let agent = short("tunnel-agent", AGENT, FEW, args);
     let line = agent.log.line("admin on http://").await;
     let (_, admin) = line.split_once("http://").unwrap();
     let admin = admin.split(": ").next().unwrap().parse().unwrap();
@@ -83,10 +90,40 @@ async fn an_agent_whose_targets_took_all_descriptors_answers_its_probes() {
     agent.log.line("cannot tell whether a file has changed").await;
 
     drop(held);
-    let served = async { while server.connect(site).await.status != 200 {} };
-    soon("a stream after the shortage", served).await;
+    serves_again(&server, site).await;
     pki.agent();
     agent.log.line("certificates: the changed files are in use").await;
     let log = agent.log.text();
     assert_eq!(log.matches("certificates: ").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn clients_leave_room_for_agents() {
+    let pki = Pki::new();
+    let mut args = Server::args(&pki);
+    args.extend(Server::own_args().chain(["--carrier=wss://127.0.0.1:0".into(), "--threads=2".into()]));
+    let server = Server::of("wss", short("tunnel-server", SERVER, 2 * FEW, args)).await;
+    server.log.line("because no more open files are granted").await;
+    let agent = Process::agent(agent_args_to(&pki, &server.url()));
+    agent.log.line("connected with server").await;
+    let site = target::echo().await;
+
+    let mut held = Vec::new();
+    let refused = loop {
+        let answer = server.connect(site).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        held.push(answer.tunnel());
+    };
+    let text = refused.refusal(503).await;
+    let full = format!("all {} connections that this frontend may have are in use", held.len());
+    assert!(text.contains(&full), "{text}");
+    // One that comes now, and one that comes back.
+    let (from, mut args) = (server.log.here(), agent_args_to(&pki, &server.url()));
+    args.push("--connections=2".into());
+    let agent = Process::agent(args);
+    agent.log.line("2 of 2 connections are up").await;
+    server.log.line_after(from, "agent connected").await;
+    is_answered(server.admin).await;
 }
