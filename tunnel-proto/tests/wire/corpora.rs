@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::checks;
 
-/// Replayed by the tests of the mux.
-const OTHERS: [&str; 2] = ["mux_ops", "mux_peer"];
+/// Replayed by the tests of the mux and of `carrier-ws`.
+const OTHERS: [&str; 3] = ["mux_ops", "mux_peer", "ws_link"];
 
 fn entries(directory: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
     fs::read_dir(directory).unwrap().map(Result::unwrap)

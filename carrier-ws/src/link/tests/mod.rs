@@ -2,7 +2,9 @@
 
 //! A link against a peer that speaks WebSocket by hand.
 
+mod arbitrary;
 mod closing;
+mod hostile;
 mod reading;
 mod writing;
 
