@@ -41,6 +41,18 @@ pub fn explain(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
+/// Gives an error of reading under TLS words for people if the peer's end was not announced by a `close_notify` (RFC 8446
+/// §6.1), of which the TLS library says what programmers should do. The kind stays.
+#[must_use]
+pub fn explain_end(error: io::Error) -> io::Error {
+    const BROKEN_OFF: &str = "the peer broke off without a close_notify of TLS: its process ended, or something on the way cut \
+                              the connection";
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::UnexpectedEof, BROKEN_OFF),
+        _ => error,
+    }
+}
+
 /// Says in one clause what the peer did not accept, given the TLS alert that it sent (RFC 8446 §6). In QUIC
 /// the alert is the low byte of a CRYPTO_ERROR code (RFC 9001 §4.8).
 #[must_use]

@@ -54,7 +54,7 @@ pub use client::{ClientTls, ClientTlsBuilder};
 pub use date::Date;
 pub use dev_ca::{CertName, DevCa, DevCaError, Issued, IssuedFiles, Purpose};
 pub use error::{Block, TlsError};
-pub use explain::{explain, explain_received_alert, explain_sent_alert};
+pub use explain::{explain, explain_end, explain_received_alert, explain_sent_alert};
 pub use identity::{IdentityError, fingerprint, peer_identity};
 pub use pem::Pem;
 pub use provider::{install_provider, provider};

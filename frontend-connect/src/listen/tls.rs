@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tunnel_core::{Identity, relay::Socket};
-use tunnel_tls::{IdentityError, ServerTls, peer_identity};
+use tunnel_tls::{IdentityError, ServerTls, explain_end, peer_identity};
 
 /// The one protocol that is spoken under TLS (RFC 7301 §6). A client that offers none is served, too.
 const ALPN: &[&[u8]] = &[b"http/1.1"];
@@ -104,7 +104,7 @@ impl Socket for TlsSocket {
 
 impl AsyncRead for TlsSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(cx, buf)
+        Pin::new(&mut *self.0).poll_read(cx, buf).map_err(explain_end)
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 use tunnel_core::{DialError, Host, Identity};
 use tunnel_tls::{ClientTls, peer_identity};
 
-use super::{READ_AHEAD, WITHOUT_ALPN, WRITE_BUFFER, words};
+use super::{READ_AHEAD, WITHOUT_ALPN, WRITE_BUFFER, protected::Protected, words};
 use crate::{BoxIo, read_ahead::ReadAhead};
 
 /// Whether and how an agent protects what it sends.
@@ -93,7 +93,7 @@ impl ClientSide {
             return Err(failed(explanation, Arc::new(rustls::Error::NoApplicationProtocol)));
         }
         match peer_identity(session.peer_certificates().unwrap_or_default()) {
-            Ok(identity) => Ok((Box::new(stream), identity)),
+            Ok(identity) => Ok((Box::new(Protected::new(stream)), identity)),
             Err(error) => Err(failed(error.to_string(), Arc::new(error))),
         }
     }

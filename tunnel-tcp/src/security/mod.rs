@@ -1,6 +1,7 @@
 //! TLS on top of a byte pipe, or none.
 
 mod client;
+mod protected;
 mod refuse;
 mod server;
 

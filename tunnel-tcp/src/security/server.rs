@@ -8,6 +8,7 @@ use tunnel_tls::{ServerTls, peer_identity};
 
 use super::{
     READ_AHEAD, WRITE_BUFFER,
+    protected::Protected,
     refuse::{self, Mistake},
     words,
 };
@@ -88,7 +89,7 @@ impl ServerSide {
             }
         };
         match peer_identity(stream.get_ref().1.peer_certificates().unwrap_or_default()) {
-            Ok(identity) => Ok((Box::new(stream), identity)),
+            Ok(identity) => Ok((Box::new(Protected::new(stream)), identity)),
             Err(error) => Err(failed(error.to_string(), error)),
         }
     }

@@ -176,6 +176,23 @@ async fn everything_arrives_through_tls() {
 }
 
 #[tokio::test]
+async fn an_end_that_breaks_off_is_told_in_words_for_people() {
+    let pki = Pki::new();
+    for agent_is_killed in [true, false] {
+        let (near, far) = shake(&pki.client(&[]), &pki.server(&[])).await;
+        let (near, far) = (near.unwrap().0, far.unwrap().0);
+        let (killed, mut other) = if agent_is_killed { (near, far) } else { (far, near) };
+        drop(killed);
+        let error = other.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            error.to_string(),
+            "the peer broke off without a close_notify of TLS: its process ended, or something on the way cut the connection"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_of_another_ca_is_told_from_others() {
     let (near, far) = shake(&Pki::new().client(&[HTTP1]), &Pki::new().server(&[HTTP1])).await;
     assert_eq!(
