@@ -21,7 +21,7 @@ use crate::{
     cli::AgentArgs,
     connect::{ForwardSpec, callers},
     host, policy,
-    reload::Reloads,
+    reload::{Reloaded, Reloads},
     signals::{self, Signals},
     tls,
 };
@@ -216,19 +216,17 @@ fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: Option<&ClientTls>, call
     let mut reloads = Reloads::default();
     if let Some(tls) = callers_tls {
         let files = tls.files().to_vec();
-        reloads.add("certificates of --forward", files, move || {
-            Ok(tls.reload()? == tunnel_tls::Reload::Changed)
-        });
+        reloads.add("certificates of --forward", files, move || Ok(tls.reload()?.into()));
     }
     if let Some(tls) = tls {
         let (files, reloaded, redialled) = (tls.files().to_vec(), tls.clone(), agent.clone());
         reloads.add("certificates", files, move || {
-            let changed = reloaded.reload()? == tunnel_tls::Reload::Changed;
-            if changed {
+            let reload = reloaded.reload()?;
+            if reload == tunnel_tls::Reload::Changed {
                 // What kept this agent away may be mended.
                 redialled.redial();
             }
-            Ok(changed)
+            Ok(reload.into())
         });
     }
     if let Some(path) = args.token_file.clone() {
@@ -237,14 +235,14 @@ fn reloads(args: &AgentArgs, agent: &RunningAgent, tls: Option<&ClientTls>, call
         reloads.add("token", [path.clone()], move || {
             token(&path)?;
             agent.redial();
-            Ok(true)
+            Ok(Reloaded::Anew)
         });
     }
     if let Some(path) = args.policy.clone() {
         let (agent, args) = (agent.clone(), args.clone());
         reloads.add("policy", [path], move || {
             agent.set_policy(Arc::new(read_policy(&args)?));
-            Ok(true)
+            Ok(Reloaded::Anew)
         });
     }
     reloads

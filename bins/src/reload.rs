@@ -6,8 +6,28 @@ use tokio::{task::AbortHandle, time::sleep};
 use tracing::{error, info};
 use tunnel_tls::FileWatch;
 
-/// Reads something again from its files; gives whether it had changed.
-type Reload = Box<dyn Fn() -> anyhow::Result<bool> + Send + Sync>;
+/// Reads something again from its files.
+type Reload = Box<dyn Fn() -> anyhow::Result<Reloaded> + Send + Sync>;
+
+/// What has come of reading something again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// It is not what it was.
+    Changed,
+    /// It is what it was.
+    Unchanged,
+    /// It is in use, and was not compared with what it was.
+    Anew,
+}
+
+impl From<tunnel_tls::Reload> for Reloaded {
+    fn from(reload: tunnel_tls::Reload) -> Self {
+        match reload {
+            tunnel_tls::Reload::Changed => Self::Changed,
+            tunnel_tls::Reload::Unchanged => Self::Unchanged,
+        }
+    }
+}
 
 /// When to try again what has failed although the files stay as they are: this process may have been short of
 /// something, or a certificate not valid yet by this machine's clock.
@@ -31,7 +51,7 @@ impl Reloads {
         &mut self,
         name: &'static str,
         files: impl IntoIterator<Item = PathBuf>,
-        reload: impl Fn() -> anyhow::Result<bool> + Send + Sync + 'static,
+        reload: impl Fn() -> anyhow::Result<Reloaded> + Send + Sync + 'static,
     ) {
         let reload: Arc<Reload> = Arc::new(Box::new(reload));
         let watch = tokio::spawn(follow(name, FileWatch::new(files), Arc::clone(&reload)));
@@ -69,10 +89,11 @@ async fn follow(name: &'static str, mut files: FileWatch, reload: Arc<Reload>) {
 }
 
 /// Tells what has come of it, and gives the problem if there is one.
-fn report(name: &str, reloaded: anyhow::Result<bool>) -> Option<String> {
+fn report(name: &str, reloaded: anyhow::Result<Reloaded>) -> Option<String> {
     match reloaded {
-        Ok(true) => info!("{name}: the changed files are in use"),
-        Ok(false) => info!("{name}: the files are unchanged"),
+        Ok(Reloaded::Changed) => info!("{name}: the changed files are in use"),
+        Ok(Reloaded::Unchanged) => info!("{name}: the files are unchanged"),
+        Ok(Reloaded::Anew) => info!("{name}: the files were read again and are in use"),
         Err(problem) => {
             let problem = format!("{problem:#}");
             error!("{name}: what was there stays in use, because {problem}");
@@ -122,7 +143,7 @@ mod tests {
                 attempts.lock().unwrap().push(Instant::now());
                 tried.notify_one();
                 anyhow::ensure!(!fails.load(Ordering::Relaxed), "too many open files");
-                Ok(true)
+                Ok(Reloaded::Anew)
             }
         };
         reloads.add("file", [file.clone()], reload);

@@ -30,7 +30,7 @@ use crate::{
     dev::{self, Dev},
     frontends::{Bound, Frontends, Stop},
     host, policy,
-    reload::Reloads,
+    reload::{Reloaded, Reloads},
     signals::{self, Signals},
     tls,
 };
@@ -298,20 +298,20 @@ fn reloads(
     ] {
         if let Some(tls) = tls {
             let files = tls.files().to_vec();
-            reloads.add(name, files, move || Ok(tls.reload()? == tunnel_tls::Reload::Changed));
+            reloads.add(name, files, move || Ok(tls.reload()?.into()));
         }
     }
     if let (Some(tokens), Some(path)) = (tokens, args.agent_tokens.clone()) {
         reloads.add("tokens", [path.clone()], move || {
             tokens.replace_from_file(&path)?;
-            Ok(true)
+            Ok(Reloaded::Anew)
         });
     }
     if let Some(path) = args.policy.clone() {
         let (server, args) = (server.clone(), args.clone());
         reloads.add("policy", [path], move || {
             server.set_policy(Arc::new(read_policy(&args)?));
-            Ok(true)
+            Ok(Reloaded::Anew)
         });
     }
     reloads
@@ -321,12 +321,12 @@ fn reload_upstream(reloads: &mut Reloads, server: &Server, upstream: &Upstream) 
     if let Some(tls) = upstream.tls.clone() {
         let (files, server) = (tls.files().to_vec(), server.clone());
         reloads.add("certificates for an upstream", files, move || {
-            let changed = tls.reload()? == tunnel_tls::Reload::Changed;
-            if changed {
+            let reload = tls.reload()?;
+            if reload == tunnel_tls::Reload::Changed {
                 // What kept the upstream away may be mended.
                 server.redial();
             }
-            Ok(changed)
+            Ok(reload.into())
         });
     }
 }

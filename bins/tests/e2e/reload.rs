@@ -99,7 +99,10 @@ async fn a_token_is_good_once_it_is_in_the_list() {
 
     pki.write("tokens", "site-b the-token-of-site-b\n");
     server.signal("HUP");
-    server.log.line("tokens: the changed files are in use").await;
+    server
+        .log
+        .line("tokens: the files were read again and are in use")
+        .await;
     agent("site-b").log.line("connected with server").await;
     agent("site-a").log.line("does not know the token").await;
     assert!(!stays.log.text().contains("lost"), "{}", stays.log.text());
