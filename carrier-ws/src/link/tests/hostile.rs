@@ -23,13 +23,16 @@ proptest! {
     fn frames_are_understood_however_they_are_cut(
         head: [u8; 5],
         frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..200)), 0..10),
-        long in prop::option::of(60_000..140_000_usize),
+        long in prop::option::of((60_000..140_000_usize, any::<bool>())),
         rest in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let masks = head[0] & 1 == 0;
         let mut input = head.to_vec();
-        if let Some(len) = long {
-            input.extend(frame(FIN | BINARY, masks, &bytes(len)));
+        if let Some((len, is_whole)) = long {
+            input.extend(frame(if is_whole { FIN | BINARY } else { BINARY }, masks, &bytes(len)));
+            if !is_whole {
+                input.extend(frame(FIN | CONTINUATION, masks, b"the rest"));
+            }
         }
         for (kind, payload) in frames {
             // Mostly what exists.
