@@ -17,7 +17,7 @@ use crate::{DEFAULT_PATH, http2::Knobs};
 /// Streams hold what the [mux](H2ConfigBuilder::mux) lets them: unread bytes, and bytes that wait to be sent while the
 /// connection is slower than their writers. Beside that a connection takes about 32 KiB, as much again with TLS, and up to
 /// 64 KiB on its way to the socket. While its peer takes nothing off the socket, what that peer sends meanwhile is read
-/// ahead: at most 8 MiB, which the budget does not count.
+/// ahead: at most 8 MiB, and no more than the budget has room for.
 #[derive(Clone, Debug)]
 pub struct H2Config {
     pub(crate) tuning: Tuning,

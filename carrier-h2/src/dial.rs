@@ -64,19 +64,23 @@ impl H2Carrier {
             role: PeerRole::Server(Box::new(welcome)),
             remote_addr,
         };
-        native::start(Pipe::new(io, ahead, Role::Server), peer, &self.config)
-            .await
-            .map_err(|error| {
-                let remote = remote.to_owned();
-                if error.is_go_away() {
-                    let detail = format!("it does not go on with HTTP/2 ({error})");
-                    return DialError::Protocol { remote, detail };
-                }
-                DialError::Lost {
-                    remote,
-                    source: ConnectionError::transport(error),
-                }
-            })
+        native::start(
+            Pipe::new(io, ahead, Role::Server, &self.config.tuning.mux.budget),
+            peer,
+            &self.config,
+        )
+        .await
+        .map_err(|error| {
+            let remote = remote.to_owned();
+            if error.is_go_away() {
+                let detail = format!("it does not go on with HTTP/2 ({error})");
+                return DialError::Protocol { remote, detail };
+            }
+            DialError::Lost {
+                remote,
+                source: ConnectionError::transport(error),
+            }
+        })
     }
 }
 

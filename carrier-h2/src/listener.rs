@@ -86,9 +86,13 @@ impl Incoming for H2Incoming {
         let (io, identity) = shared.security.secure(io).await?;
         let answer = |request, has_body| shared.judge(request, has_body, (remote_addr, identity.clone()), admission);
         let (peer, (io, ahead)) = serve(io, answer).await?;
-        native::start(Pipe::new(io, ahead, Role::Client), peer, &shared.config)
-            .await
-            .map_err(|error| HandshakeError::Lost(ConnectionError::transport(error)))
+        native::start(
+            Pipe::new(io, ahead, Role::Client, &shared.config.tuning.mux.budget),
+            peer,
+            &shared.config,
+        )
+        .await
+        .map_err(|error| HandshakeError::Lost(ConnectionError::transport(error)))
     }
 
     /// Drops the pipe.

@@ -8,7 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use tunnel_core::{Connection, ConnectionError, DialError, HandshakeError, HostPort, Peer, Rejection};
+use tunnel_core::{
+    Connection, ConnectionError, DialError, HandshakeError, HostPort, Peer, Rejection, proto::mux::Account,
+};
 use tunnel_tcp::{BoxIo, expect_http2, farewell, http2::Role};
 
 use super::{CAPABILITIES, ForwardConfig, protocol::Forward};
@@ -28,8 +30,8 @@ pub(super) async fn serve(
     config: &ForwardConfig,
 ) -> Result<Arc<dyn Connection>, HandshakeError> {
     let (begin, io) = expect_http2(io, "this port serves CONNECT of HTTP/2, and nothing else").await?;
-    let pipe = Pipe::listening(io, begin.freeze(), Role::Server);
-    let sight = pipe.sight();
+    let pipe = Pipe::listening(io, begin.freeze(), Role::Server, &config.tuning.mux.budget);
+    let (sight, account) = (pipe.sight(), pipe.account());
     let knobs = Knobs {
         // Only so that such a request can be answered: without it, h2 resets it.
         extended_connect: true,
@@ -43,7 +45,13 @@ pub(super) async fn serve(
             detail: format!("it breaks HTTP/2: {error}"),
         }
     })?;
-    Ok(start(Forward::serving(config), session, sight, peer, &config.tuning))
+    Ok(start(
+        Forward::serving(config),
+        session,
+        (sight, account),
+        peer,
+        &config.tuning,
+    ))
 }
 
 /// Tells a peer that is not let in why, and closes the pipe when it has read that, after a second at most.
@@ -70,8 +78,8 @@ pub(super) async fn open(
     proxy: &HostPort,
     config: &ForwardConfig,
 ) -> Result<Arc<dyn Connection>, NotOpened> {
-    let pipe = Pipe::listening(io, Bytes::new(), Role::Client);
-    let sight = pipe.sight();
+    let pipe = Pipe::listening(io, Bytes::new(), Role::Client, &config.tuning.mux.budget);
+    let (sight, account) = (pipe.sight(), pipe.account());
     let opened = async {
         let mut session = Session::client(pipe, config.tuning.knobs(0)).await?;
         poll_fn(|cx| poll_settings(&mut session, &sight, cx)).await?;
@@ -82,7 +90,7 @@ pub(super) async fn open(
         .await
         .map_err(|error| sight.tls().map_or(error, NotOpened::Tls))?;
     let forward = Forward::opening(proxy, config);
-    Ok(start(forward, session, sight, peer, &config.tuning))
+    Ok(start(forward, session, (sight, account), peer, &config.tuning))
 }
 
 fn poll_settings(session: &mut Session, sight: &Sight, cx: &mut Context<'_>) -> Poll<Result<(), NotOpened>> {
@@ -98,15 +106,16 @@ fn poll_settings(session: &mut Session, sight: &Sight, cx: &mut Context<'_>) -> 
     }
 }
 
-fn start(forward: Forward, session: Session, sight: Arc<Sight>, peer: Peer, tuning: &Tuning) -> Arc<dyn Connection> {
+fn start(
+    forward: Forward,
+    session: Session,
+    (sight, account): (Arc<Sight>, Arc<Account>),
+    peer: Peer,
+    tuning: &Tuning,
+) -> Arc<dyn Connection> {
     let proto = &tuning.mux.proto;
     // Places for streams that this end opens are those of the peer's SETTINGS.
-    let hub = Hub::new(
-        tuning.mux.budget.account(),
-        proto.send_queue(),
-        0,
-        proto.limits().max_streams,
-    );
+    let hub = Hub::new(account, proto.send_queue(), 0, proto.limits().max_streams);
     tokio::spawn(Driver::new(forward, Arc::clone(&hub), session, sight, tuning).run());
     Arc::new(H2Connection {
         hub,

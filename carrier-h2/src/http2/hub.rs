@@ -17,7 +17,7 @@ use super::{arrivals::Arrivals, stream::Stream};
 /// What the halves, the handle and the driver of one connection share.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    pub(crate) account: Account,
+    pub(crate) account: Arc<Account>,
     pub(crate) counters: Counters,
     /// Places for streams that this end opens.
     pub(crate) places: Arc<Semaphore>,
@@ -73,7 +73,7 @@ pub(crate) struct Counters {
 }
 
 impl Hub {
-    pub(crate) fn new(account: Account, send_queue: usize, places: usize, max_streams: u32) -> Arc<Self> {
+    pub(crate) fn new(account: Arc<Account>, send_queue: usize, places: usize, max_streams: u32) -> Arc<Self> {
         Arc::new(Self {
             account,
             counters: Counters::default(),

@@ -1,6 +1,6 @@
 //! HTTP/2, and streams on it, whatever protocol opens them. Nothing here knows what that protocol says.
 //!
-//! - `session`: HTTP/2 itself, on a `pipe`; `codes` are what it calls errors, `connect` what requests and responses have in
+//! - `session`: HTTP/2 itself, on a `pipe`, which may read `ahead`; `codes` are what it calls errors, `connect` what requests and responses have in
 //!   common, and `frames` sees what h2 does not tell of.
 //! - `driver`: the one task that knows HTTP/2. `visit` is what it does about a stream, `memory` when the budget is short;
 //!   what a `protocol` does in its own way. `wire` is a stream as it sees it, `window` and
@@ -8,6 +8,7 @@
 //! - `stream`: one stream as the application sees it, through its `halves`; `opening` and `inbound` are how it begins.
 //! - `hub`: what these and the handle (`connection`) share; `arrivals` are streams that nobody has looked at.
 
+mod ahead;
 mod arrivals;
 mod codes;
 mod connect;

@@ -10,21 +10,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tunnel_core::proto::mux::{Account, Budget};
 use tunnel_tcp::{
     BoxIo, explain_tls,
     http2::{Frames, Role},
 };
 
-use super::frames::Credit;
 #[cfg(feature = "forward")]
 use super::frames::Heard;
-
-/// How much is read ahead while a write is stuck: more than what the sockets of two ends hold.
-const READ_AHEAD: usize = 8 * 1024 * 1024;
-/// How much is read ahead at once.
-const PIECE: usize = 16 * 1024;
+use super::{ahead::Ahead, frames::Credit};
 
 /// A byte pipe that tells what happens on it, and that is read also while a write is stuck.
 ///
@@ -34,8 +30,7 @@ const PIECE: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Pipe {
     io: BoxIo,
-    /// What was read and not yet asked for.
-    ahead: BytesMut,
+    ahead: Ahead,
     /// How reading ahead ended, if it has.
     ended: Option<io::Result<()>>,
     sight: Arc<Sight>,
@@ -85,39 +80,38 @@ impl Sight {
 }
 
 impl Pipe {
-    /// A pipe to an end of the other role, of which `begin` has been read.
-    pub(crate) fn new(io: BoxIo, begin: Bytes, role: Role) -> Self {
-        let mut pipe = Self {
+    /// A pipe to an end of the other role, of which `begin` has been read. What is read ahead is charged to an account of
+    /// the budget, which is that of the connection.
+    pub(crate) fn new(io: BoxIo, begin: Bytes, role: Role, budget: &Budget) -> Self {
+        let (sight, mut incoming) = (Arc::default(), Frames::of(role.peer()));
+        Self::hear(&mut incoming, &sight, &begin);
+        Self {
             io,
-            ahead: BytesMut::new(),
+            ahead: Ahead::new(begin, Arc::new(budget.account())),
             ended: None,
-            sight: Arc::default(),
-            incoming: Frames::of(role.peer()),
+            sight,
+            incoming,
             outgoing: Frames::of(role),
             #[cfg(feature = "forward")]
             listens: false,
-        };
-        pipe.hear(&begin);
-        pipe.ahead = begin.into();
-        pipe
+        }
     }
 
     /// One that waits for what the peer has said when the first write fails, of which `begin` has been read.
     #[cfg(feature = "forward")]
-    pub(crate) fn listening(io: BoxIo, begin: Bytes, role: Role) -> Self {
-        let pipe = Self::new(io, begin, role);
+    pub(crate) fn listening(io: BoxIo, begin: Bytes, role: Role, budget: &Budget) -> Self {
+        let pipe = Self::new(io, begin, role, budget);
         Self { listens: true, ..pipe }
     }
 
     /// Notes what has come.
-    fn came(&mut self, piece: &[u8]) {
-        self.sight.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        self.hear(piece);
+    fn came(incoming: &mut Frames, sight: &Sight, piece: &[u8]) {
+        sight.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Self::hear(incoming, sight, piece);
     }
 
-    fn hear(&mut self, piece: &[u8]) {
-        let sight = &self.sight;
-        self.incoming.see(piece, |frame| {
+    fn hear(incoming: &mut Frames, sight: &Sight, piece: &[u8]) {
+        incoming.see(piece, |frame| {
             sight.credit.came(frame);
             #[cfg(feature = "forward")]
             sight.heard.came(frame);
@@ -128,6 +122,11 @@ impl Pipe {
     fn went(&mut self, piece: &[u8]) {
         let credit = &self.sight.credit;
         self.outgoing.see(piece, |frame| credit.went(frame));
+    }
+
+    /// What the connection holds of the budget.
+    pub(crate) fn account(&self) -> Arc<Account> {
+        Arc::clone(self.ahead.account())
     }
 
     pub(crate) fn sight(&self) -> Arc<Sight> {
@@ -155,21 +154,19 @@ impl Pipe {
     }
 
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
-        while self.ended.is_none() && self.ahead.len() < READ_AHEAD {
-            let mut piece = [0; PIECE];
-            let mut into = ReadBuf::new(&mut piece);
-            match Pin::new(&mut self.io).poll_read(cx, &mut into) {
+        while self.ended.is_none() {
+            let (incoming, sight) = (&mut self.incoming, &self.sight);
+            let filled = self
+                .ahead
+                .poll_fill(&mut self.io, cx, |piece| Self::came(incoming, sight, piece));
+            match filled {
                 Poll::Pending => return,
                 Poll::Ready(Err(error)) => {
                     self.sight.failed(&error);
                     self.ended = Some(Err(error));
                 }
-                Poll::Ready(Ok(())) if into.filled().is_empty() => self.ended = Some(Ok(())),
-                Poll::Ready(Ok(())) => {
-                    let piece = into.filled();
-                    self.came(piece);
-                    self.ahead.extend_from_slice(piece);
-                }
+                Poll::Ready(Ok(0)) => self.ended = Some(Ok(())),
+                Poll::Ready(Ok(_)) => {}
             }
         }
     }
@@ -177,10 +174,7 @@ impl Pipe {
 
 impl AsyncRead for Pipe {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let count = self.ahead.len().min(into.remaining());
-            into.put_slice(&self.ahead[..count]);
-            self.ahead.advance(count);
+        if self.ahead.give(into) {
             return Poll::Ready(Ok(()));
         }
         // An error is told once, and the end after it.
@@ -188,9 +182,10 @@ impl AsyncRead for Pipe {
             return Poll::Ready(std::mem::replace(ended, Ok(())));
         }
         let before = into.filled().len();
-        let read = ready!(Pin::new(&mut self.io).poll_read(cx, into));
-        read.inspect_err(|error| self.sight.failed(error))?;
-        self.came(&into.filled()[before..]);
+        let this = &mut *self;
+        let read = ready!(Pin::new(&mut this.io).poll_read(cx, into));
+        read.inspect_err(|error| this.sight.failed(error))?;
+        Self::came(&mut this.incoming, &this.sight, &into.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -242,7 +237,12 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_before_comes_first() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut pipe = Pipe::new(Box::new(near), Bytes::from_static(b"first "), Role::Client);
+        let mut pipe = Pipe::new(
+            Box::new(near),
+            Bytes::from_static(b"first "),
+            Role::Client,
+            &Budget::default(),
+        );
         far.write_all(b"second").await.unwrap();
         drop(far);
         let mut all = String::new();
@@ -287,7 +287,12 @@ mod tests {
     #[cfg(feature = "forward")]
     #[tokio::test]
     async fn a_write_that_fails_at_first_waits_for_what_the_peer_has_said() {
-        let mut pipe = Pipe::listening(Box::new(Gone { is_read: false }), Bytes::new(), Role::Client);
+        let mut pipe = Pipe::listening(
+            Box::new(Gone { is_read: false }),
+            Bytes::new(),
+            Role::Client,
+            &Budget::default(),
+        );
         let first = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut pipe).poll_write(cx, b"x")));
         assert!(first.await.is_pending());
         let failed = pipe.write(b"x").await.unwrap_err();
@@ -297,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_read_while_a_write_is_stuck() {
         let (near, mut far) = tokio::io::duplex(16);
-        let mut pipe = Pipe::new(Box::new(near), Bytes::new(), Role::Client);
+        let mut pipe = Pipe::new(Box::new(near), Bytes::new(), Role::Client, &Budget::default());
         let sight = pipe.sight();
         // Both ends write more than the pipe holds before either reads.
         let (sent, received) = tokio::join!(

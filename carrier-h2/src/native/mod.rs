@@ -40,7 +40,7 @@ pub(crate) struct Native {
 /// Dropping the future closes the pipe.
 pub(crate) async fn start(pipe: Pipe, peer: Peer, config: &H2Config) -> Result<Arc<dyn Connection>, h2::Error> {
     let tuning = &config.tuning;
-    let sight = pipe.sight();
+    let (sight, account) = (pipe.sight(), pipe.account());
     let own = tuning.mux.proto.limits().max_streams;
     let (session, places) = match &peer.role {
         PeerRole::Server(welcome) => {
@@ -52,7 +52,7 @@ pub(crate) async fn start(pipe: Pipe, peer: Peer, config: &H2Config) -> Result<A
         PeerRole::Agent(_) | PeerRole::Foreign => (Session::client(pipe, tuning.knobs(1)).await?, 0),
     };
     let places = places.min(tokio::sync::Semaphore::MAX_PERMITS);
-    let hub = Hub::new(tuning.mux.budget.account(), tuning.mux.proto.send_queue(), places, own);
+    let hub = Hub::new(account, tuning.mux.proto.send_queue(), places, own);
     let native = Native {
         control: Control::default(),
         next_asked: 0,
