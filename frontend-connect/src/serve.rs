@@ -6,6 +6,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -29,6 +30,8 @@ use crate::{
 const TURNED_AWAY: usize = 64;
 /// How long to wait after the first failure to accept, and at most after later ones.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// How often at most it is worth a line in the log that no client can be accepted.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// Where a frontend listens.
 #[derive(Clone, Debug)]
@@ -226,6 +229,7 @@ async fn bind_unix(endpoint: &UnixEndpoint) -> Result<unix::Listener, BindError>
 async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>) -> Infallible {
     let room = Room::new(shared.config.max_connections);
     let mut backoff = ACCEPT_BACKOFF.0;
+    let mut told: Option<Instant> = None;
     loop {
         let place = room.wait().await;
         match acceptor.accept().await {
@@ -237,8 +241,11 @@ async fn accept(acceptor: &impl Accept, shared: &Arc<Shared>) -> Infallible {
             // The client is gone already, accept(2).
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                warn!(%error, wait = ?backoff, "cannot accept a client at the moment");
-                tokio::time::sleep(backoff).await;
+                if told.is_none_or(|at| at.elapsed() >= REMIND_AFTER) {
+                    warn!(%error, frontend = shared.name, "cannot accept a client at the moment");
+                    told = Some(Instant::now());
+                }
+                sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
         }

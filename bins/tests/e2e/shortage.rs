@@ -59,6 +59,7 @@ async fn a_server_whose_clients_took_all_descriptors_answers_its_probes() {
     serves_again(&server, site).await;
     let log = server.log.text();
     assert!(!log.contains("admin address at the moment"), "{log}");
+    assert_eq!(log.matches("cannot accept a client").count(), 1, "{log}");
 }
 
 #[tokio::test]

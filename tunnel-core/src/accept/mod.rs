@@ -30,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// How often at most a listener says that it turns connections away.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+/// How often at most it is worth a line in the log that accepting fails.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// Decides by the address alone whether to let somebody try.
 pub(crate) type AcceptFilter = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
@@ -77,6 +79,7 @@ pub(crate) async fn run<H: Host>(host: Arc<H>, mut listener: Box<dyn Listener>) 
     listener.divide(host.threads());
     let mut door = Door::new(Arc::clone(&host), carrier);
     let mut pause = FIRST_PAUSE;
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = host.closing() => return,
@@ -94,7 +97,14 @@ pub(crate) async fn run<H: Host>(host: Arc<H>, mut listener: Box<dyn Listener>) 
             Err(error) => {
                 let errors = &host.gate().metrics.accept_errors;
                 errors.get_or_create(&CarrierLabels { carrier }).inc();
-                warn!(carrier, error = &error as &dyn Error, ?pause, "accept failed");
+                if told.is_none_or(|at| at.elapsed() >= REMIND_AFTER) {
+                    warn!(
+                        carrier,
+                        error = &error as &dyn Error,
+                        "accept failed, and is tried again every second"
+                    );
+                    told = Some(Instant::now());
+                }
                 tokio::select! {
                     () = host.closing() => return,
                     () = sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
