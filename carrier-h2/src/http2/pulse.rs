@@ -55,14 +55,14 @@ impl Pulse {
         verdict
     }
 
-    /// Whether the round trip should be measured with little on its way ([`Watch::wants_quiet`]).
-    pub(crate) fn wants_quiet(&self, now: Instant) -> bool {
-        self.watch.wants_quiet(now)
+    /// Whether credit is held back ([`Watch::is_quieting`]).
+    pub(crate) fn is_quieting(&self) -> bool {
+        self.watch.is_quieting()
     }
 
-    /// Measures it now that little is.
-    pub(crate) fn sample_quiet(&mut self, now: Instant) {
-        self.watch.sample_quiet(now);
+    /// Credit that was due is granted.
+    pub(crate) fn grant(&mut self, now: Instant) {
+        self.watch.grant(now);
     }
 
     pub(crate) fn next_look(&self) -> Option<Instant> {

@@ -13,12 +13,9 @@ use std::{
     time::Instant,
 };
 
-use tunnel_core::proto::mux::{Pressure, Window, Windows};
+use tunnel_core::proto::mux::{Pressure, Watch, Window, Windows};
 
 use super::pulse::Pulse;
-
-/// The share of the window that counts as little.
-const QUIET: u64 = 8;
 
 /// Bytes of all streams of a connection. One task counts them.
 #[derive(Debug, Default)]
@@ -77,8 +74,6 @@ pub(crate) struct UnderWay {
     window: Window,
     /// How much had come when it was last fitted.
     fitted: u64,
-    /// The peer is told of nothing new until little is on its way, to measure the round trip without the queue of bulk.
-    quieting: bool,
     told: u32,
 }
 
@@ -91,7 +86,6 @@ impl UnderWay {
             most,
             window: Window::new(windows.start, now),
             fitted: 0,
-            quieting: false,
             told,
         }
     }
@@ -105,21 +99,22 @@ impl UnderWay {
         let received = self.count.received.load(Ordering::Relaxed);
         let come = received - self.fitted;
         let size = self.window.size();
-        if self.quieting {
-            if come >= size - size / QUIET {
-                pulse.sample_quiet(now);
-                self.quieting = false;
+        if pulse.is_quieting() {
+            if come >= size - size / Watch::LITTLE {
+                pulse.grant(now);
                 self.fitted = received;
                 self.window.restart(now, received);
             }
         } else if come >= size / 4 {
-            self.quieting = pulse.wants_quiet(now);
+            pulse.grant(now);
             self.fitted = received;
             let shortest = pulse.shortest_round_trip();
             // It takes no memory.
             self.window.fit(now, received, shortest, Pressure::Ample, &self.windows);
         }
-        let left = self.window.size() / if self.quieting { QUIET } else { 1 };
+        // The peer is told of nothing new until little is on its way.
+        let part = if pulse.is_quieting() { Watch::LITTLE } else { 1 };
+        let left = self.window.size() / part;
         let held = received - self.count.returned.load(Ordering::Relaxed);
         let wanted = u32::try_from(held + left).unwrap_or(u32::MAX).min(self.most);
         (wanted != self.told).then(|| {

@@ -27,6 +27,8 @@ pub struct Watch {
     span: Instant,
     /// When the round trip was last measured with little on its way to this end.
     quiet: Instant,
+    /// Credit is held back until little is.
+    quieting: bool,
 }
 
 /// What a moment brings.
@@ -54,6 +56,7 @@ impl Watch {
             shortest: [None; 2],
             span: now,
             quiet: now,
+            quieting: false,
         }
     }
 
@@ -117,18 +120,27 @@ impl Watch {
         }
     }
 
-    /// Whether the shortest round trip may soon be forgotten, while all that were measured since hold the queue that bulk
-    /// builds: a window fitted to those would build a longer one, without end.
+    /// The share of a window that counts as little.
+    pub const LITTLE: u64 = 8;
+
+    /// Whether credit of the connection is to be held back until no more than the [`LITTLE`](Self::LITTLE)th part of the
+    /// window is left to the peer: the shortest round trip may soon be forgotten, while all that were measured since hold
+    /// the queue that bulk builds. A window fitted to those would build a longer one, without end.
     #[must_use]
-    pub fn wants_quiet(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.quiet) >= MEMORY
+    pub fn is_quieting(&self) -> bool {
+        self.quieting
     }
 
-    /// Measures the round trip now that little is on its way to this end. A measurement that is under way is given up:
-    /// it waited behind bulk.
-    pub fn sample_quiet(&mut self, now: Instant) {
-        (self.quiet, self.sampled, self.sent) = (now, Some(now), None);
-        self.wanted = true;
+    /// Credit of the connection is due, and granted now. Measures the round trip; a measurement that is under way is given
+    /// up if credit was held back for this one, as it waited behind bulk.
+    pub fn grant(&mut self, now: Instant) {
+        if self.quieting {
+            (self.quiet, self.sampled, self.sent) = (now, Some(now), None);
+            self.wanted = true;
+        } else {
+            self.sample(now);
+        }
+        self.quieting = now.saturating_duration_since(self.quiet) >= MEMORY;
     }
 
     /// Whether a PING should go out.
@@ -213,6 +225,27 @@ mod tests {
         assert!(!watch.pong(later, [0xff; 8]), "no such PING");
         assert!(watch.pong(later, ping));
         assert_eq!(watch.round_trip(), Some(Duration::from_millis(70)));
+    }
+
+    #[test]
+    fn now_and_then_the_round_trip_is_measured_with_little_on_its_way() {
+        let start = Instant::now();
+        let mut watch = Watch::new(KEEPALIVE, start);
+        let at = |secs| start + Duration::from_secs(secs);
+        watch.grant(at(0));
+        let behind_bulk = watch.take_ping(at(0)).unwrap();
+        watch.grant(at(29));
+        assert!(!watch.is_quieting());
+        watch.grant(at(30));
+        assert!(watch.is_quieting(), "from here on credit is held back");
+        assert!(!watch.wants_ping(), "not before little is on its way");
+        watch.grant(at(31));
+        assert!(!watch.is_quieting());
+        let quiet = watch.take_ping(at(31)).unwrap();
+        assert!(!watch.pong(at(32), behind_bulk), "it waited");
+        assert!(watch.pong(at(32), quiet));
+        watch.grant(at(60));
+        assert!(!watch.is_quieting(), "not so soon again");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Mux;
 use crate::mux::{
-    StreamId,
+    StreamId, Watch,
     budget::Pressure,
     stream::{Opening, Stream},
 };
@@ -80,8 +80,8 @@ impl Mux {
     /// the peer has used up what it knows of but for a little, so that little is on its way.
     pub(super) fn max_data_due(&self) -> bool {
         let window = self.recv_window.size();
-        if self.quieting {
-            self.recv_credit.outstanding() <= window / 8
+        if self.watch.is_quieting() {
+            self.recv_credit.outstanding() <= window / Watch::LITTLE
         } else {
             self.recv_credit.due(window) >= (window / 4).max(1)
         }
@@ -91,17 +91,12 @@ impl Mux {
     /// soon.
     pub(super) fn max_data_fits(&self) -> bool {
         let window = self.recv_window.size();
-        !self.quieting && self.recv_credit.due(window) >= (window / 8).max(1)
+        !self.watch.is_quieting() && self.recv_credit.due(window) >= (window / 8).max(1)
     }
 
     /// Announces credit of the connection; gives the new limit.
     pub(super) fn grant_connection(&mut self, now: Instant) -> u64 {
-        if self.quieting {
-            self.watch.sample_quiet(now);
-        } else {
-            self.watch.sample(now);
-        }
-        self.quieting = self.watch.wants_quiet(now);
+        self.watch.grant(now);
         self.fit_connection(now);
         self.recv_credit.announce(self.recv_window.size())
     }

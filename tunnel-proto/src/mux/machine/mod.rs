@@ -45,8 +45,6 @@ pub struct Mux {
     send_credit: SendCredit,
     recv_credit: RecvCredit,
     recv_window: Window,
-    /// Credit is held back until little is on its way, to measure the round trip without the queue of bulk.
-    quieting: bool,
     /// What the peer may still send on streams, of which it was told.
     granted: u64,
     /// How many bytes may still come for halves that this end has stopped: what the peer could have sent before it
@@ -166,7 +164,6 @@ impl Mux {
             send_credit: SendCredit::default(),
             recv_credit: RecvCredit::new(connection.start),
             recv_window: Window::new(connection.start, now),
-            quieting: false,
             granted: 0,
             late: 0,
             unread: BTreeSet::new(),
