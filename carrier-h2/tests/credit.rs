@@ -3,14 +3,18 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use carrier_h2::H2Config;
 use common::{World, raw};
-use h2::RecvStream;
+use h2::{RecvStream, SendStream};
 use tokio::time::{sleep, timeout};
-use tunnel_core::{Connection, Duplex};
+use tunnel_core::{
+    Connection, Duplex, StreamCode,
+    mux::MuxConfig,
+    proto::mux::{Budget, Config, Windows},
+};
 use tunnel_testkit::ends::head;
 
 const PROMPT: Duration = Duration::from_secs(1);
@@ -161,4 +165,60 @@ async fn credit_is_not_lost_with_streams_that_are_given_up() {
     sleep(PROMPT).await;
     let heard = kept_heard.look().await;
     assert!(heard > INITIAL / 2, "{heard}");
+}
+
+/// Sends all that HTTP/2 lets be sent; gives how much that is.
+async fn send_what_may_be(tx: &mut SendStream<Bytes>) -> usize {
+    let mut sent = 0;
+    loop {
+        tx.reserve_capacity(16 * 1024);
+        let capacity = timeout(PROMPT, poll_fn(|cx| tx.poll_capacity(cx))).await;
+        let Ok(Some(Ok(capacity))) = capacity else { return sent };
+        tx.send_data(vec![7; capacity].into(), false).unwrap();
+        sent += capacity;
+    }
+}
+
+/// A peer that does not hear a STOP, or will not, has a window for what it still sends: nothing of that is kept, and it
+/// takes nothing from the others.
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_a_stop_is_a_window_at_most_and_is_discarded() {
+    const WINDOW: usize = 64 * 1024;
+    let windows = Config::builder().stream_window(Windows::fixed(WINDOW as u64));
+    let budget = Budget::default();
+    let mux = MuxConfig::new(windows.build().unwrap(), budget.clone());
+    let config = H2Config::builder().mux(mux).build().unwrap();
+    let (mut server, agent) = raw::begin_server(config).await;
+    let mut open = Vec::new();
+    // More than the connection's window, which is 1 MiB at first.
+    for unread in [0, 100, WINDOW / 2, WINDOW].repeat(8) {
+        let (response, mut tx) = server.requests.send_request(raw::open(&head()), false).unwrap();
+        let mut stream = agent.accept().await.unwrap().accept().await.unwrap();
+        tx.send_data(vec![7; unread].into(), false).unwrap();
+        sleep(PROMPT).await;
+        assert_eq!(budget.used(), unread as u64);
+        stream.rx.stop(StreamCode::CANCELLED);
+        sleep(PROMPT).await;
+        assert_eq!(budget.used(), 0);
+        let late = send_what_may_be(&mut tx).await;
+        assert!(late >= WINDOW / 2, "HTTP/2 has no way to take credit back: {late}");
+        assert!(late <= WINDOW, "{late} bytes");
+        assert_eq!(budget.used(), 0, "nothing of it is kept");
+        open.push((response, tx, stream));
+    }
+    // The other halves live, and there is credit for another stream.
+    for (response, _tx, mut stream) in open {
+        stream.tx.send_all("still here".into()).await.unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "still here");
+    }
+    let (_response, mut tx) = server.requests.send_request(raw::open(&head()), false).unwrap();
+    let mut stream = agent.accept().await.unwrap().accept().await.unwrap();
+    assert_eq!(send_what_may_be(&mut tx).await, WINDOW);
+    tx.send_data(Bytes::new(), true).unwrap();
+    let mut received = 0;
+    while let Some(bytes) = stream.rx.recv(WINDOW).await.unwrap() {
+        received += bytes.len();
+    }
+    assert_eq!(received, WINDOW);
 }
