@@ -1,6 +1,7 @@
 //! The agent's side: dialling a server.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -9,6 +10,7 @@ use async_trait::async_trait;
 use quinn::{ClientConfig, ConnectError, crypto::rustls::QuicClientConfig};
 use tokio::{
     net::lookup_host,
+    runtime::{self, Handle},
     time::{Instant, timeout_at},
 };
 use tunnel_core::{
@@ -47,12 +49,53 @@ pub struct QuicCarrier {
     server_name: String,
     client: ClientConfig,
     config: Arc<QuicConfig>,
-    /// Made by the first dial, and again when its socket has failed.
-    endpoint: Mutex<Option<ClientEndpoint>>,
+    sockets: Mutex<Sockets>,
+}
+
+/// What a carrier dials from.
+#[derive(Debug)]
+enum Sockets {
+    /// The socket that it was given.
+    Given(ClientEndpoint),
+    /// Its own: one for each runtime that has dialled, which serves it. Made by the first dial, and again when it has
+    /// failed.
+    Own(HashMap<runtime::Id, ClientEndpoint>),
+}
+
+impl Sockets {
+    /// The socket for a dial of this runtime.
+    fn get(&mut self, config: &QuicConfig) -> Result<ClientEndpoint, DialError> {
+        let own = match self {
+            Self::Given(endpoint) => return Ok(endpoint.clone()),
+            Self::Own(own) => own,
+        };
+        let runtime = Handle::current().id();
+        if let Some(endpoint) = own.get(&runtime) {
+            return Ok(endpoint.clone());
+        }
+        let bound = ClientEndpoint::bind(config)
+            .map_err(|error| DialError::Unusable(format!("cannot bind a UDP socket: {error}")))?;
+        Ok(own.entry(runtime).or_insert(bound).clone())
+    }
+
+    /// The socket for a dial of this runtime has failed.
+    fn discard(&mut self) {
+        match self {
+            Self::Given(_) => *self = Self::own(),
+            Self::Own(own) => {
+                own.remove(&Handle::current().id());
+            }
+        }
+    }
+
+    fn own() -> Self {
+        Self::Own(HashMap::new())
+    }
 }
 
 impl QuicCarrier {
-    /// A carrier with a socket of its own, which is bound by the first dial.
+    /// A carrier with sockets of its own: one for each runtime that dials, bound by its first dial, so that connections
+    /// of several threads do not wait for one of them.
     ///
     /// Fails if the server's name cannot be verified or the TLS configuration lacks what QUIC needs.
     pub fn new(server: HostPort, tls: &ClientTls, config: QuicConfig) -> Result<Self, DialError> {
@@ -68,14 +111,14 @@ impl QuicCarrier {
             server_name: server_name.to_str().into_owned(),
             client,
             config: Arc::new(config),
-            endpoint: Mutex::new(None),
+            sockets: Mutex::new(Sockets::own()),
         })
     }
 
     /// Dials from this socket, which may serve other carriers as well.
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: ClientEndpoint) -> Self {
-        self.endpoint = Mutex::new(Some(endpoint));
+        self.sockets = Mutex::new(Sockets::Given(endpoint));
         self
     }
 
@@ -173,22 +216,15 @@ impl QuicCarrier {
 
     /// Begins to connect, and watches for reports that nobody has the port.
     fn connect(&self, addr: SocketAddr, remote: &str) -> Result<(quinn::Connecting, Watch), DialError> {
-        let mut endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..2 {
-            let quic = match &*endpoint {
-                Some(endpoint) => endpoint.clone(),
-                None => {
-                    let bound = ClientEndpoint::bind(&self.config)
-                        .map_err(|error| DialError::Unusable(format!("cannot bind a UDP socket: {error}")))?;
-                    endpoint.insert(bound).clone()
-                }
-            };
-            let watch = quic.reports.watch(addr);
+            let endpoint = sockets.get(&self.config)?;
+            let watch = endpoint.reports.watch(addr);
             let mut client = self.client.clone();
-            client.transport_config(self.config.transport(quic.way(addr)));
-            match quic.quic.connect_with(client, addr, &self.server_name) {
+            client.transport_config(self.config.transport(endpoint.way(addr)));
+            match endpoint.quic.connect_with(client, addr, &self.server_name) {
                 Ok(connecting) => return Ok((connecting, watch)),
-                Err(ConnectError::EndpointStopping) => *endpoint = None,
+                Err(ConnectError::EndpointStopping) => sockets.discard(),
                 Err(error) => return Err(unreachable(remote, error)),
             }
         }

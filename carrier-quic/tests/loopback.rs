@@ -16,7 +16,8 @@ use common::read_all;
 use tokio::{sync::oneshot, time::Instant};
 use tunnel_core::{Carrier, CloseCode, Connection, ConnectionError, DialError, Listener};
 use tunnel_testkit::{
-    ends::{Ends, Verdict, claim, head, stream},
+    OtherThread,
+    ends::{Ends, Verdict, claim, handshake, head, stream},
     pki::Pki,
 };
 use tunnel_tls::ServerTls;
@@ -125,6 +126,31 @@ async fn two_carriers_share_a_socket() {
     let (_agent, first) = one.connect().await;
     let (_agent, second) = two.connect().await;
     assert_eq!(first.peer().remote_addr.port(), second.peer().remote_addr.port());
+}
+
+#[tokio::test]
+async fn each_runtime_dials_from_a_socket_of_its_own() {
+    let Real { mut listener, carrier } = Real::new((Ipv4Addr::LOCALHOST, 0).into(), "127.0.0.1").unwrap();
+    let carrier = Arc::new(carrier);
+    let ([one, two], _) = OtherThread::several();
+    let mut connections = Vec::new();
+    for thread in [&one, &two, &one] {
+        let carrier = Arc::clone(&carrier);
+        let dial = async move { carrier.dial(&claim(), Instant::now() + Duration::from_secs(10)).await };
+        let verdict = Verdict::default();
+        let (agent, server) = tokio::join!(thread.runtime().spawn(dial), handshake(&mut listener, &verdict));
+        connections.push((agent.unwrap().unwrap(), server.unwrap()));
+    }
+    let port = |number: usize| connections[number].1.peer().remote_addr.port();
+    assert_eq!(port(0), port(2));
+    assert_ne!(port(0), port(1));
+
+    drop(one);
+    let (agent, server) = &connections[1];
+    let (mut here, mut there) = stream(agent, server).await;
+    here.tx.send_all(Bytes::from_static(b"still here")).await.unwrap();
+    here.tx.finish().await.unwrap();
+    assert_eq!(read_all(&mut *there.rx).await.unwrap(), b"still here");
 }
 
 /// A server that can die without a word, and an agent that it has welcomed.
