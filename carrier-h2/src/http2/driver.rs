@@ -34,7 +34,7 @@ use super::{
 use crate::config::Tuning;
 
 /// After how many turns others are let go first.
-const TURNS: usize = 32;
+const TURNS: usize = 4;
 /// After this much HTTP/2 is given no more in a turn.
 const TURN_BYTES: usize = 64 * 1024;
 /// How long the peer may take to end the connection when it was told to.
