@@ -27,9 +27,12 @@ use crate::{carrier::Peer, time::LONGEST};
 
 /// The most messages of each direction that are moved before other tasks have their turn.
 const TURN: usize = 32;
-/// After so many bytes a turn is over as well, which takes a fraction of a millisecond with encryption: readers that
-/// take turns with this task keep up with it, and what is urgent does not wait for the whole of a window.
-const TURN_BYTES: usize = 64 * 1024;
+/// After so many bytes received a turn is over as well, which takes a fraction of a millisecond with encryption: readers,
+/// which take turns with this task, keep up with it. What has come cannot be overtaken any more, and the peer waits for
+/// those who are handed it, so it is several messages.
+const RECEIVE_BYTES: usize = 256 * 1024;
+/// And after so many bytes sent: what is urgent goes out before the rest of what waits.
+const SEND_BYTES: usize = 64 * 1024;
 /// How long the end of a connection may take: a close that the link does not take would keep the task for ever.
 const LINGER: Duration = Duration::from_secs(1);
 /// How often a connection that reclaims memory says so at most.
@@ -98,7 +101,7 @@ impl Task {
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<Progress, LinkError> {
         let mut bytes = 0;
         for _ in 0..TURN {
-            if bytes >= TURN_BYTES {
+            if bytes >= RECEIVE_BYTES {
                 break;
             }
             match self.poll_recv(cx) {
@@ -129,7 +132,7 @@ impl Task {
         let mut progress = Progress::Bounded;
         let mut bytes = 0;
         for _ in 0..TURN {
-            if bytes >= TURN_BYTES {
+            if bytes >= SEND_BYTES {
                 break;
             }
             match self.link.poll_ready(cx) {

@@ -18,9 +18,9 @@ pub use self::{
     server::{ServerSecurity, ServerSide},
 };
 
-/// How much is read at a time from the pipe below TLS, where the TLS library alone would read 4 KiB: a message of 64 KiB
-/// with its headers, in records. A connection that has nothing to read does not hold this memory.
-const READ_AHEAD: usize = 72 * 1024;
+/// How much is read at a time from the pipe below TLS, where the TLS library alone would read 4 KiB: two messages of
+/// 64 KiB with their headers, in records. A connection that has nothing to read does not hold this memory.
+const READ_AHEAD: usize = 136 * 1024;
 
 /// How many bytes of records the TLS library makes of one write, and holds while the pipe below takes none: more than the
 /// longest message of a carrier with its headers. At the library's own 64 KiB, each message of 64 KiB left a few bytes
