@@ -29,11 +29,6 @@ use crate::{
     tls_alert::explain,
 };
 
-/// The server's system says that no process has the port.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody listens on that UDP port")]
-struct PortUnreachable;
-
 /// A connection that has passed its TLS handshake.
 struct Connected {
     quic: quinn::Connection,
@@ -155,7 +150,7 @@ impl QuicCarrier {
                     Ok(quic) => Ok(Connected { quic, addr, reports: watch.reports().clone() }),
                     Err(error) => Err(self.failure(error, &remote)),
                 },
-                () = watch.confirmed() => Err(unreachable(&remote, PortUnreachable)),
+                why = watch.dead_end() => Err(unreachable(&remote, why)),
             }
         });
         let mut failure = None;
@@ -214,7 +209,7 @@ impl QuicCarrier {
         Ok(QuicConnection::start(quic, &self.config, control, peer, reports))
     }
 
-    /// Begins to connect, and watches for reports that nobody has the port.
+    /// Begins to connect, and watches whether packets can arrive there.
     fn connect(&self, addr: SocketAddr, remote: &str) -> Result<(quinn::Connecting, Watch), DialError> {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..2 {

@@ -38,7 +38,8 @@ impl ClientEndpoint {
         Self::new(endpoint, socket, reports, true)
     }
 
-    /// Takes anything that behaves like a UDP socket, for example a simulated one.
+    /// Takes anything that behaves like a UDP socket, for example a simulated one. What its `try_send` fails to send is lost
+    /// and no worse, except to a dial: that ends when nothing has been sent for it for half a second.
     pub fn with_abstract_socket(config: EndpointConfig, socket: Arc<dyn AsyncUdpSocket>) -> io::Result<Self> {
         let reports = PortReports::new();
         let socket = reports.wrap(socket);

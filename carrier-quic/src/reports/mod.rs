@@ -10,20 +10,23 @@
 //! * the connection is given up if such a report has come and nothing at all from the peer (`attend`).
 //!
 //! Reports that a host or a network is unreachable mean that there is no way at the moment, which a connection is meant
-//! to survive; they are not listened to.
+//! to survive; they are not listened to. What this system itself says when it takes no packet is no forgery: a connection
+//! survives that, too, but a dial ends with it when its packets have failed for a while (`outage`).
 
+mod outage;
 mod suspects;
 mod watched;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use quinn::AsyncUdpSocket;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use self::{suspects::Suspects, watched::Watched};
 use crate::shared::Shared;
@@ -35,6 +38,8 @@ const QUEUE: usize = 1024;
 /// The time between two looks for the connections that reports are about, as each look costs something for each
 /// connection of the endpoint.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The time between two lines in the log about packets that cannot be sent.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// Reports that nobody has a peer's port any more, for all connections of one endpoint.
 ///
@@ -48,6 +53,8 @@ struct Inner {
     suspects: Suspects,
     reported: mpsc::Sender<SocketAddr>,
     connections: Mutex<HashMap<usize, Weak<Shared>>>,
+    /// When the log was last told of a packet that could not be sent.
+    told: Mutex<Option<Instant>>,
 }
 
 impl PortReports {
@@ -58,6 +65,7 @@ impl PortReports {
             suspects: Suspects::default(),
             reported,
             connections: Mutex::default(),
+            told: Mutex::default(),
         });
         tokio::spawn(pass_on(reports, Arc::downgrade(&inner)));
         Self(inner)
@@ -92,6 +100,30 @@ impl PortReports {
     /// A socket that remembers what is sent to addresses that are watched.
     pub(crate) fn wrap(&self, socket: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
         Arc::new(Watched::new(socket, self.clone()))
+    }
+
+    /// A packet could not be sent to `addr`.
+    fn not_sent(&self, addr: SocketAddr, error: io::Error) {
+        let addr = canonical(addr);
+        if let Some(error) = self.to_be_logged(addr, error) {
+            tracing::warn!(%addr, %error, "cannot send to a peer at the moment");
+        }
+    }
+
+    /// What the log is to be told of it, if anything.
+    fn to_be_logged(&self, addr: SocketAddr, error: io::Error) -> Option<io::Error> {
+        // Linux says so of the packet before, and a report has come about that one.
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            return None;
+        }
+        let error = self.suspects().failed(addr, error);
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who watches tells of it, and what a dial says at its end to a peer that it did not reach needs no line either.
+        if error.is_none() || told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) {
+            *told = Some(Instant::now());
+            return error;
+        }
+        None
     }
 
     fn suspects(&self) -> &Suspects {
@@ -144,4 +176,32 @@ impl Drop for Registered {
 /// One form for an address, whichever family the socket that it came from has.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_is_told_once_a_minute_of_what_nobody_else_tells() {
+        let reports = PortReports::new();
+        let (watched, other) = ("192.0.2.1:1".parse().unwrap(), "192.0.2.2:1".parse().unwrap());
+        let is_logged = |addr, kind: io::ErrorKind| reports.to_be_logged(addr, kind.into()).is_some();
+        let (refused, no_way) = (io::ErrorKind::ConnectionRefused, io::ErrorKind::NetworkUnreachable);
+
+        assert!(!is_logged(other, refused));
+        assert!(is_logged(other, no_way));
+        tokio::time::advance(REMIND_AFTER - PAUSE).await;
+        assert!(!is_logged(other, no_way));
+        tokio::time::advance(PAUSE).await;
+        assert!(is_logged(other, no_way));
+
+        tokio::time::advance(REMIND_AFTER).await;
+        let watch = reports.watch(watched);
+        assert!(!is_logged(watched, no_way));
+        drop(watch);
+        assert!(!is_logged(watched, no_way), "the last words of a dial");
+        tokio::time::advance(REMIND_AFTER).await;
+        assert!(is_logged(watched, no_way));
+    }
 }

@@ -2,16 +2,20 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     net::SocketAddr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use tokio::sync::watch;
 
-use super::PortReports;
+use super::{
+    PortReports,
+    outage::{Outage, OutageWatch},
+};
 
 /// How many bytes of the beginning of a packet are remembered.
 pub(crate) const QUOTE: usize = 24;
@@ -36,6 +40,7 @@ struct Suspect {
     sent: VecDeque<[u8; QUOTE]>,
     /// Counts the reports that quote what was sent.
     confirmed: watch::Sender<u64>,
+    outage: Outage,
 }
 
 impl Suspects {
@@ -45,27 +50,47 @@ impl Suspects {
         let suspect = by_addr.entry(addr).or_default();
         suspect.watches += 1;
         let confirmed = suspect.confirmed.subscribe();
+        let outage = suspect.outage.watch();
         suspects.count.store(by_addr.len(), Ordering::Relaxed);
         drop(by_addr);
         Watch {
             reports: reports.clone(),
             addr,
             confirmed,
+            outage,
         }
     }
 
-    /// Whether it makes sense to call [`Self::sent`].
+    /// Whether it makes sense to call what is below.
     pub(super) fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Remembers the packets.
-    pub(super) fn sent<'a>(&self, addr: SocketAddr, packets: impl Iterator<Item = &'a [u8]>) {
+    /// Remembers the packets, which are about to be sent.
+    pub(super) fn remember<'a>(&self, addr: SocketAddr, packets: impl Iterator<Item = &'a [u8]>) {
         if let Some(suspect) = self.lock().get_mut(&addr) {
             for beginning in packets.filter_map(|packet| packet.first_chunk()) {
                 suspect.sent.truncate(REMEMBERED - 1);
                 suspect.sent.push_front(*beginning);
             }
+        }
+    }
+
+    /// The system has taken a packet.
+    pub(super) fn sent(&self, addr: SocketAddr) {
+        if let Some(suspect) = self.lock().get_mut(&addr) {
+            suspect.outage.sent();
+        }
+    }
+
+    /// The system has not taken a packet. Gives the error back if the address is not watched.
+    pub(super) fn failed(&self, addr: SocketAddr, error: io::Error) -> Option<io::Error> {
+        match self.lock().get_mut(&addr) {
+            Some(suspect) => {
+                suspect.outage.failed(error);
+                None
+            }
+            None => Some(error),
         }
     }
 
@@ -88,12 +113,24 @@ impl Suspects {
     }
 }
 
+/// Why nothing that is sent to an address arrives.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeadEnd {
+    /// The peer's system says that no process has the port.
+    #[error("nobody listens on that UDP port")]
+    Port,
+    /// This system says that there is no way.
+    #[error(transparent)]
+    Way(Arc<io::Error>),
+}
+
 /// Watches for reports about an address, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     reports: PortReports,
     addr: SocketAddr,
     confirmed: watch::Receiver<u64>,
+    outage: OutageWatch,
 }
 
 impl Watch {
@@ -106,10 +143,14 @@ impl Watch {
         self.confirmed.has_changed().unwrap_or(false)
     }
 
-    /// Waits for that.
-    pub(crate) async fn confirmed(&mut self) {
-        // The sender stays as long as the watch.
-        let _ = self.confirmed.changed().await;
+    /// Waits for that, or until this system has taken no packet to the address for a while.
+    pub(crate) async fn dead_end(&mut self) -> DeadEnd {
+        tokio::select! {
+            biased;
+            // The sender stays as long as the watch.
+            _ = self.confirmed.changed() => DeadEnd::Port,
+            error = self.outage.certain() => DeadEnd::Way(error),
+        }
     }
 }
 
@@ -138,7 +179,7 @@ mod tests {
         let reports = PortReports::new();
         let watch = reports.watch(PEER.parse().unwrap());
         let packets = packets.iter().map(Vec::as_slice);
-        reports.suspects().sent(PEER.parse().unwrap(), packets);
+        reports.suspects().remember(PEER.parse().unwrap(), packets);
         reports.unreachable(from.parse().unwrap(), quoted);
         watch.is_confirmed()
     }
@@ -167,13 +208,13 @@ mod tests {
     async fn what_was_sent_before_the_watch_is_no_proof() {
         let reports = PortReports::new();
         let (addr, packet) = (PEER.parse().unwrap(), [7; 40]);
-        reports.suspects().sent(addr, [packet.as_slice()].into_iter());
+        reports.suspects().remember(addr, [packet.as_slice()].into_iter());
         let watch = reports.watch(addr);
         reports.unreachable(addr, &packet);
         assert!(!watch.is_confirmed());
 
         // Nor what was quoted before a second one.
-        reports.suspects().sent(addr, [packet.as_slice()].into_iter());
+        reports.suspects().remember(addr, [packet.as_slice()].into_iter());
         reports.unreachable(addr, &packet);
         assert!(watch.is_confirmed());
         assert!(!reports.watch(addr).is_confirmed());
@@ -188,7 +229,7 @@ mod tests {
         let packet = [7; QUOTE];
         reports
             .suspects()
-            .sent(addr, std::iter::repeat_n(packet.as_slice(), 1000));
+            .remember(addr, std::iter::repeat_n(packet.as_slice(), 1000));
         assert_eq!(reports.suspects().lock()[&addr].sent.len(), REMEMBERED);
         drop(watch);
         assert!(!reports.suspects().any());

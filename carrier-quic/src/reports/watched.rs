@@ -1,4 +1,4 @@
-//! A socket that remembers what is sent to addresses that are watched.
+//! A socket that remembers what is sent to addresses that are watched, and survives what fails.
 
 use std::{
     io::{self, IoSliceMut},
@@ -15,7 +15,8 @@ use quinn::{
 
 use super::{PortReports, canonical};
 
-/// A socket that remembers what is sent to addresses that are watched, and is else the one inside it.
+/// A socket that remembers what is sent to addresses that are watched, and is else the one inside it. A packet that
+/// cannot be sent is lost, like one on the way: quinn would end the connection, or not notice that it cannot go on.
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: Arc<dyn AsyncUdpSocket>,
@@ -39,9 +40,15 @@ impl AsyncUdpSocket for Watched {
         if suspects.any() {
             let size = transmit.segment_size.unwrap_or(transmit.contents.len());
             let packets = transmit.contents.chunks(size.max(1));
-            suspects.sent(canonical(transmit.destination), packets);
+            suspects.remember(canonical(transmit.destination), packets);
         }
-        self.inner.try_send(transmit)
+        match self.inner.try_send(transmit) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            Err(error) => self.reports.not_sent(transmit.destination, error),
+            Ok(()) if suspects.any() => suspects.sent(canonical(transmit.destination)),
+            Ok(()) => {}
+        }
+        Ok(())
     }
 
     fn poll_recv(

@@ -57,6 +57,8 @@ struct State {
     killed: HashSet<SocketAddr>,
     /// Addresses to which packets are reported as undeliverable although they are delivered.
     slandered: HashSet<SocketAddr>,
+    /// The error of the system instead of sending, by the sender's address.
+    errors: HashMap<SocketAddr, i32>,
     /// Who wants to hear of packets that could not be delivered, by the sender's address.
     reports: HashMap<SocketAddr, PortReports>,
     random: fastrand::Rng,
@@ -90,6 +92,7 @@ impl Net {
             silent: false,
             killed: HashSet::new(),
             slandered: HashSet::new(),
+            errors: HashMap::new(),
             reports: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
             inboxes: HashMap::new(),
@@ -151,6 +154,15 @@ impl Net {
 
     pub(crate) fn set_link(&self, link: Link) {
         self.0.lock().unwrap().link = link;
+    }
+
+    /// From now on the system of this address takes no packet and gives this error instead, or takes them again.
+    pub(crate) fn set_error(&self, sender: SocketAddr, error: Option<i32>) {
+        let errors = &mut self.0.lock().unwrap().errors;
+        match error {
+            Some(error) => errors.insert(sender, error),
+            None => errors.remove(&sender),
+        };
     }
 
     /// How many packets have been sent, lost ones included.
@@ -232,6 +244,9 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if let Some(error) = self.net.0.lock().unwrap().errors.get(&self.addr) {
+            return Err(io::Error::from_raw_os_error(*error));
+        }
         self.send_raw(transmit.destination, transmit.contents);
         Ok(())
     }

@@ -69,14 +69,19 @@ impl Hearing {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let once = || self.state.try_send((&*self.io).into(), transmit);
+        let mut sent = once();
         for _ in 0..REPEATS {
-            match self.state.try_send((&*self.io).into(), transmit) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
-                result => return result,
+            match &sent {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => sent = once(),
+                _ => break,
             }
         }
-        // It logs what else there is and counts it as a lost packet.
-        self.state.send((&*self.io).into(), transmit)
+        match sent {
+            // A probe for larger packets (RFC 8899) has its answer.
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Ok(()),
+            sent => sent,
+        }
     }
 }
 

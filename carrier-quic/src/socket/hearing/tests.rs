@@ -64,7 +64,7 @@ async fn heard(socket: &Arc<dyn AsyncUdpSocket>, watch: &mut Watch) {
         tokio::select! {
             biased;
             packet = recv(socket) => panic!("from nowhere: {packet:?}"),
-            () = watch.confirmed() => {}
+            why = watch.dead_end() => assert_eq!(why.to_string(), "nobody listens on that UDP port"),
         }
     };
     timeout(PATIENCE, heard).await.expect("a report");
