@@ -83,7 +83,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     }
     admin_stop.cancel();
     if let Some(admin) = admin {
-        admin.await.context("the admin task failed")??;
+        admin.await.context("the admin task failed")?;
     }
     info!("agent {} has ended", agent.id());
     Ok(())

@@ -80,6 +80,13 @@ pub(crate) fn for_clients(wanted: usize) -> usize {
     wanted.min(most)
 }
 
+/// How many connections the admin address may have, so that what is kept back is enough for them and for another one,
+/// which comes before one of them is closed in its favour.
+pub(crate) fn for_admin() -> usize {
+    let kept = LIMITS.get().map_or(RESERVE, |limits| limits.all - limits.common);
+    usize::try_from(kept).unwrap_or(usize::MAX).saturating_sub(1).max(1)
+}
+
 /// Runs what needs a descriptor, and may have one of the reserve. It must not take long: meanwhile others may, too.
 pub(crate) fn with_reserve<T>(operation: impl FnOnce() -> T) -> T {
     let Some(limits) = LIMITS.get() else {

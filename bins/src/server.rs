@@ -149,7 +149,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     while tasks.join_next().await.is_some() {}
     admin_stop.cancel();
     if let Some(admin) = admin {
-        admin.await.context("the admin task failed")??;
+        admin.await.context("the admin task failed")?;
     }
     info!("server {} has ended", plan.id);
     Ok(())

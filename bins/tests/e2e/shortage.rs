@@ -53,6 +53,11 @@ async fn a_server_whose_clients_took_all_descriptors_answers_its_probes() {
     }
     server.log.line("cannot accept a client at the moment").await;
     is_answered(server.admin).await;
+    // Also when others keep connections there that they do not use.
+    for _ in 0..FEW {
+        idle.push(TcpStream::connect(server.admin).await.unwrap());
+    }
+    is_answered(server.admin).await;
     // Nothing is kept: it is as before for whoever asks next.
     is_answered(server.admin).await;
     drop(idle);

@@ -1,5 +1,7 @@
 //! The admin address: health, metrics and what is connected.
 
+mod connections;
+
 use std::{
     fmt,
     future::poll_fn,
@@ -26,10 +28,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::connections::Connections;
 use crate::descriptors;
-
-/// How long requests that have begun may take once the program ends.
-const PARTING: Duration = Duration::from_secs(1);
 
 /// How long to wait after a failure to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl Admin {
     }
 
     /// Serves until `stop` is cancelled. Requests that have begun are answered, within a second.
-    pub async fn serve(self, status: impl Status, metrics: Registry, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn serve(self, status: impl Status, metrics: Registry, stop: CancellationToken) {
         info!("admin on http://{}: /livez /readyz /metrics /sessions", self.addr);
         let state = Arc::new(Shared {
             status: Box::new(status),
@@ -84,47 +84,34 @@ impl Admin {
             .route("/metrics", get(metrics_text))
             .route("/sessions", get(sessions))
             .with_state(state);
-        let serving = axum::serve(Door(self.listener), router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        tokio::select! {
-            served = serving.into_future() => served.context("the admin address failed"),
-            // A client that sends half a request would hold up the end for as long as it likes.
-            () = async { stop.cancelled().await; sleep(PARTING).await } => Ok(()),
+        let mut connections = Connections::new(router, descriptors::for_admin(), stop.clone());
+        while let Some(socket) = stop.run_until_cancelled(accept(&self.listener)).await {
+            connections.admit(socket).await;
         }
+        drop(self.listener);
+        connections.end().await;
     }
 }
 
 /// Lets in whoever asks, also when no descriptors are left for anybody else.
-struct Door(TcpListener);
-
-impl Door {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        match self.0.poll_accept(cx) {
-            Poll::Ready(Err(_)) => descriptors::with_reserve(|| self.0.poll_accept(cx)),
-            accepted => accepted,
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match poll_fn(|cx| poll_accept(listener, cx)).await {
+            Ok((socket, _)) => return socket,
+            // The client is gone already, accept(2).
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!(%error, "cannot accept a client of the admin address at the moment");
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
 
-impl axum::serve::Listener for Door {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        loop {
-            match poll_fn(|cx| self.poll_accept(cx)).await {
-                Ok(accepted) => return accepted,
-                // The client is gone already, accept(2).
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    warn!(%error, "cannot accept a client of the admin address at the moment");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+fn poll_accept(listener: &TcpListener, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    match listener.poll_accept(cx) {
+        Poll::Ready(Err(_)) => descriptors::with_reserve(|| listener.poll_accept(cx)),
+        accepted => accepted,
     }
 }
 
@@ -220,7 +207,7 @@ mod tests {
         assert!(fetch(addr, "/other").await.starts_with("HTTP/1.1 404"));
 
         stop.cancel();
-        served.await.unwrap().unwrap();
+        served.await.unwrap();
     }
 
     #[tokio::test]
@@ -236,6 +223,6 @@ mod tests {
 
         stop.cancel();
         let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, served).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(limit, served).await.unwrap().unwrap();
     }
 }
