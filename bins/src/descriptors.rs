@@ -3,11 +3,9 @@
 //! Who asks whether the process lives must be answered also when clients and targets have taken all of them. So a few are
 //! kept back, by a soft limit below what is granted: nobody can take those but [`with_reserve`].
 
-use std::{
-    fs::File,
-    os::fd::AsRawFd as _,
-    sync::{Mutex, OnceLock, PoisonError},
-};
+use std::sync::{Mutex, OnceLock, PoisonError};
+#[cfg(feature = "connect")]
+use std::{fs::File, os::fd::AsRawFd as _};
 
 use rlimit::Resource;
 use tracing::info;
@@ -63,6 +61,7 @@ pub(crate) fn tell() {
 /// How many clients a frontend may have that is to have as many as this: at most three quarters of what is free when the
 /// program has started, so that agents find room when clients take all they can. More are told that there is no room, where
 /// they would wait for an answer otherwise.
+#[cfg(feature = "connect")]
 pub(crate) fn for_clients(wanted: usize) -> usize {
     let Some(limits) = LIMITS.get() else {
         return wanted;
