@@ -8,8 +8,10 @@ const HEADER: usize = 9;
 /// What a client sends before its first frame (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 const DATA: u8 = 0;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
+/// The type of SETTINGS (RFC 9113 §6.5).
+pub const SETTINGS: u8 = 4;
+/// The type of GOAWAY (RFC 9113 §6.8).
+pub const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 /// The last stream and the code of a GOAWAY.
 const FIXED: usize = 8;

@@ -12,14 +12,9 @@ use h2::Reason;
 #[cfg(feature = "forward")]
 use tunnel_core::Text;
 use tunnel_tcp::http2::Frame;
+#[cfg(feature = "forward")]
+use tunnel_tcp::http2::{GOAWAY, SETTINGS};
 
-#[cfg(feature = "forward")]
-const SETTINGS: u8 = 4;
-#[cfg(feature = "forward")]
-const GOAWAY: u8 = 7;
-/// The last stream and the code of a GOAWAY.
-#[cfg(feature = "forward")]
-const FIXED: usize = 8;
 /// How much either end may send on all streams before it hears of more (RFC 9113 §6.9.2).
 const INITIAL_CREDIT: u64 = 65_535;
 
@@ -70,8 +65,8 @@ pub(crate) struct Heard {
     goaway: Mutex<Option<GoAway>>,
 }
 
-#[cfg(feature = "forward")]
 /// A GOAWAY (RFC 9113 §6.8).
+#[cfg(feature = "forward")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GoAway {
     pub(crate) reason: Reason,
@@ -90,12 +85,8 @@ impl GoAway {
             [0, middle, low, kind, 0, 0, 0, 0, 0]
         };
         let code = u32::from(self.reason).to_be_bytes();
-        let mut bytes = Vec::from(header(SETTINGS, 0));
-        bytes.extend(header(GOAWAY, FIXED + self.words.as_str().len()));
-        bytes.extend([0; 4]);
-        bytes.extend(code);
-        bytes.extend(self.words.as_str().as_bytes());
-        bytes
+        let body = [&[0; 4], &code, self.words.as_str().as_bytes()].concat();
+        [&header(SETTINGS, 0)[..], &header(GOAWAY, body.len()), &body].concat()
     }
 }
 
