@@ -284,8 +284,8 @@ async fn rules_about_claims_and_the_limit_on_agents_are_not_about_upstreams() {
     assert_eq!(world.connected(), [("node-7".to_owned(), 1), ("site-a".to_owned(), 1)]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn several_connections_with_an_upstream_are_one_session() {
+/// A server, and a proxy with which it has three connections.
+async fn three_connections() -> (World, Arc<Proxy>) {
     let world = World::new();
     let proxy = Proxy::new(true);
     let three = NonZeroU32::new(3).unwrap();
@@ -295,6 +295,12 @@ async fn several_connections_with_an_upstream_are_one_session() {
         .unwrap();
     proxy.end(2).await;
     settle().await;
+    (world, proxy)
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_connections_with_an_upstream_are_one_session() {
+    let (world, proxy) = three_connections().await;
     assert_eq!(world.connected(), [("site-a".to_owned(), 3)]);
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -330,15 +336,7 @@ async fn several_connections_with_an_upstream_are_one_session() {
 
 #[tokio::test(start_paused = true)]
 async fn any_of_those_that_are_equally_busy_is_chosen() {
-    let world = World::new();
-    let proxy = Proxy::new(true);
-    let three = NonZeroU32::new(3).unwrap();
-    world
-        .server
-        .upstream(claim("site-a", 1), Arc::clone(&proxy) as _, three)
-        .unwrap();
-    proxy.end(2).await;
-    settle().await;
+    let (world, proxy) = three_connections().await;
     let mut chosen = [0; 3];
     for _ in 0..200 {
         let opened = world.open().await.unwrap();
