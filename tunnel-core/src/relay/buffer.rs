@@ -16,7 +16,7 @@ pub(super) const SMALL: usize = 1024;
 /// The largest buffer before [`GROW_TO_LARGE`]: a full TLS record or HTTP/2 frame.
 pub(super) const MEDIUM: usize = 16 * 1024;
 /// The largest buffer: beyond it, larger reads gain nothing measurable.
-pub(super) const LARGE: usize = 256 * 1024;
+pub(super) const LARGE: usize = 128 * 1024;
 /// A stream that has read this much is a bulk transfer, worth a large buffer.
 const GROW_TO_LARGE: u64 = 10 * 1024 * 1024;
 

@@ -1,7 +1,7 @@
 //! How much one direction may do before the others have their turn.
 
 /// Bytes after which a direction pauses: one large buffer's worth.
-const BYTES: usize = 256 * 1024;
+const BYTES: usize = 128 * 1024;
 /// Chunks after which a direction pauses, for streams of many small ones.
 const STEPS: usize = 32;
 
