@@ -136,6 +136,7 @@ pub fn plan(args: AgentArgs, threads: &Threads) -> anyhow::Result<Plan> {
         .then(|| tls::for_callers(&args));
     let mut config = AgentConfig::default();
     config.connections = args.connections;
+    config.max_connections = args.max_connections;
     config.max_accepted = args.max_forward_connections;
     config.connect_timeout = args.connect_timeout;
     config.max_pending_dials = args.max_pending_dials;

@@ -33,6 +33,11 @@ struct Others {
     stop: CancellationToken,
 }
 
+/// How many cores the program may use, at least one.
+pub(crate) fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
 impl Runtimes {
     /// Starts all threads but the first, which is the one that calls.
     pub(crate) fn start(threads: NonZeroUsize) -> io::Result<Self> {

@@ -283,6 +283,11 @@ impl Carrier for QuicCarrier {
         format!("{NAME}://{}", self.server)
     }
 
+    /// Hardly: all connections of a listener share its socket, and what is under way on several makes small requests wait.
+    fn gains_from_several(&self) -> bool {
+        false
+    }
+
     /// Tries the server's addresses a quarter of a second apart, and takes the first that answers (RFC 8305 §5).
     async fn dial(&self, claim: &Claim, deadline: Instant) -> Result<Arc<dyn Connection>, DialError> {
         let dialled = async {

@@ -32,6 +32,12 @@ pub trait Carrier: fmt::Debug + Send + Sync {
     ///
     /// Dropping the future abandons the attempt; the server sees the connection end.
     async fn dial(&self, claim: &Claim, deadline: Instant) -> Result<Arc<dyn Connection>, DialError>;
+
+    /// Whether several connections on threads of their own move more than one, so that an agent adds some while many streams
+    /// are open ([`AgentConfig::max_connections`](crate::AgentConfig::max_connections)). Default: they do.
+    fn gains_from_several(&self) -> bool {
+        true
+    }
 }
 
 /// The server's side of a carrier: yields connections that have not been looked at yet.

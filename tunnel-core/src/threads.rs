@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{
+    runtime::{self, Handle},
+    task::JoinHandle,
+};
 
 /// Runtimes of one thread each, among which connections are divided; none by default, and then everything stays in the
 /// runtime where it was started.
@@ -48,6 +51,18 @@ impl Threads {
         Self(runtimes.into_iter().map(thread).collect())
     }
 
+    /// How many there are; 0 by default.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none, so that everything stays in the runtime where it was started.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A home for one more connection: the thread with the fewest. Without threads, the runtime that calls.
     ///
     /// # Panics
@@ -55,8 +70,17 @@ impl Threads {
     /// Without threads, outside a tokio runtime.
     #[must_use]
     pub fn home(&self) -> Home {
-        let connections = |thread: &Thread| thread.connections.load(Ordering::Relaxed);
-        match self.0.iter().enumerate().min_by_key(|(_, thread)| connections(thread)) {
+        self.home_apart_from(&[])
+    }
+
+    /// A home for a connection that is to take load off others, which are at home in these runtimes: the thread with the
+    /// fewest of them, and among equals the one with the fewest connections.
+    pub(crate) fn home_apart_from(&self, others: &[runtime::Id]) -> Home {
+        let rank = |thread: &Thread| {
+            let others = others.iter().filter(|other| **other == thread.runtime.id());
+            (others.count(), thread.connections.load(Ordering::Relaxed))
+        };
+        match self.0.iter().enumerate().min_by_key(|(_, thread)| rank(thread)) {
             Some((at, thread)) => {
                 thread.connections.fetch_add(1, Ordering::Relaxed);
                 Home {
@@ -154,6 +178,17 @@ mod tests {
         drop(homes.remove(4));
         assert_eq!(id(&threads.home()), order[1]);
         assert_eq!(format!("{threads:?}"), "Threads([2, 1, 2])");
+    }
+
+    #[test]
+    fn a_connection_keeps_apart_from_others() {
+        let runtimes = runtimes();
+        let threads = Threads::new(runtimes.iter().map(|runtime| runtime.handle().clone()));
+        let [first, second, third] = runtimes.each_ref().map(|runtime| runtime.handle().id());
+        let _busy = [threads.home(), threads.home(), threads.home(), threads.home()];
+        let homes = [&[][..], &[second], &[second, third], &[first, second, third, third]];
+        let homes = homes.map(|others| threads.home_apart_from(others).runtime().id());
+        assert_eq!(homes, [second, third, first, second]);
     }
 
     #[test]

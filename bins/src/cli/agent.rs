@@ -11,6 +11,7 @@ use clap::Parser;
 use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, TcpArgs, admin_addr};
 use crate::{
     program::Program,
+    runtimes::cores,
     values::{self, Hidden},
 };
 
@@ -121,8 +122,8 @@ pub struct AgentArgs {
     )]
     pub ws_header: Vec<Hidden>,
 
-    /// How many connections are kept with each server, at most 32; new streams go to the one with the fewest. More than one
-    /// where one core (with --threads), one congestion window or the losses of one TCP connection are the limit
+    /// How many connections are always kept with each server, at most 32; new streams go to the one with the fewest. More
+    /// than one where one congestion window or the losses of one TCP connection are the limit
     #[arg(
         long,
         env = "TUNNEL_CONNECTIONS",
@@ -131,6 +132,12 @@ pub struct AgentArgs {
         help_heading = "Servers"
     )]
     pub connections: NonZeroU32,
+
+    /// How many connections are kept with a server while it has many streams open, at most 32: one for every eight, since
+    /// one thread serves a connection. What is more than --connections drains when it was not needed for a minute or two
+    /// [default: as many as --threads, and no more than --connections where a URL of the server is quic://]
+    #[arg(long, env = "TUNNEL_MAX_CONNECTIONS", value_name = "N", help_heading = "Servers")]
+    pub max_connections: Option<NonZeroU32>,
 
     /// Where others connect to this agent and open streams by CONNECT over HTTP/2, as Envoy, curl and a tunnel-server's
     /// --upstream do: h2://ADDR, hbone://ADDR, and in clear text h2c://ADDR; repeatable
@@ -224,17 +231,10 @@ pub struct AgentArgs {
     #[allow(missing_docs)] // clap would print it
     pub tcp: TcpArgs,
 
-    /// How many threads serve connections. Each connection is served by one, which fills a gigabit several times over;
-    /// more share the work of several (--connections, --forward)
-    #[arg(
-        long,
-        env = "TUNNEL_THREADS",
-        value_name = "N",
-        default_value = "1",
-        value_parser = values::threads,
-        help_heading = "Limits"
-    )]
-    pub threads: NonZeroUsize,
+    /// How many threads serve connections [default: 2, or 1 on a single core]. Each connection is served by one, which
+    /// fills a gigabit several times over; more share the work of several (--max-connections, --connections, --forward)
+    #[arg(long, env = "TUNNEL_THREADS", value_name = "N", value_parser = values::threads, help_heading = "Limits")]
+    pub threads: Option<NonZeroUsize>,
 
     #[command(flatten)]
     #[allow(missing_docs)] // clap would print it
@@ -255,6 +255,8 @@ impl Program for AgentArgs {
     }
 
     fn threads(&self) -> NonZeroUsize {
-        self.threads
+        // An agent is a guest on a machine that is there for others.
+        const MOST: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+        self.threads.unwrap_or_else(|| cores().min(MOST))
     }
 }

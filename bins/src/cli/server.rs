@@ -1,11 +1,11 @@
 //! The command line of `tunnel-server`.
 
-use std::{num::NonZeroUsize, path::PathBuf, thread, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
 use super::common::{AdminAddr, KeepaliveArgs, LogArgs, QuicArgs, StreamArgs, TcpArgs, admin_addr};
-use crate::{program::Program, values};
+use crate::{program::Program, runtimes::cores, values};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -250,7 +250,6 @@ impl Program for ServerArgs {
     }
 
     fn threads(&self) -> NonZeroUsize {
-        let for_each_core = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        self.threads.unwrap_or_else(for_each_core)
+        self.threads.unwrap_or_else(cores)
     }
 }

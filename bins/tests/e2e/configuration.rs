@@ -95,7 +95,7 @@ async fn as_many_threads_work_as_are_asked_for() {
     let mut tunnel = Tunnel::with(&["--threads=1"], &[&many]).await;
     assert!(tunnel.agent.threads() > MANY && tunnel.server.process().threads() < MANY);
     assert_eq!(tunnel.server.fetch(target::http("a page\n").await).await, "a page\n");
-    // An agent takes one unless it is told otherwise.
+    // An agent takes few unless it is told otherwise.
     let mut tunnel = Tunnel::with(&[&many], &[]).await;
     assert!(tunnel.server.process().threads() > MANY && tunnel.agent.threads() < MANY);
     assert_eq!(tunnel.server.fetch(target::http("a page\n").await).await, "a page\n");

@@ -26,6 +26,12 @@ async fn connections(server: &Server, number: usize) {
     soon("the server has all connections", all).await;
 }
 
+/// Waits until a server has as many connections, however busy.
+async fn connections_of(server: &Server, number: usize) {
+    let all = async { while streams(server).await.len() != number {} };
+    soon("the server has all connections", all).await;
+}
+
 #[tokio::test]
 async fn one_that_is_cut_leaves_the_others_and_is_replaced() {
     let pki = Pki::new();
@@ -135,5 +141,42 @@ async fn they_are_served_by_several_threads() {
         assert!(tunnel.server.process().ended().await.success());
         let log = tunnel.server.log.text();
         assert!(!log.contains("WARN"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn there_are_more_of_them_while_there_are_many_streams() {
+    let agent = ["--threads=2"];
+    for scheme in ["h2", "wss", "grpc"] {
+        let tunnel = Tunnel::over(scheme, Pki::new(), &[], &agent).await;
+        let echo = target::echo().await;
+        let mut held = Vec::new();
+        for _ in 0..9 {
+            held.push(tunnel.server.connect(echo).await.tunnel());
+        }
+        tunnel.agent.log.line("2 of 2 connections are up").await;
+        connections_of(&tunnel.server, 2).await;
+        while streams(&tunnel.server).await.into_iter().min() < Some(7) {
+            assert!(held.len() < 16, "{:?}", streams(&tunnel.server).await);
+            held.push(tunnel.server.connect(echo).await.tunnel());
+        }
+        for stream in &mut held {
+            stream.write_all(b"x").await.unwrap();
+            assert_eq!(soon("the echo", stream.read_u8()).await.unwrap(), b'x');
+        }
+    }
+}
+
+#[tokio::test]
+async fn there_is_one_where_more_gain_nothing_or_are_not_wanted() {
+    let unlimited: &[&str] = &["--threads=2"];
+    for (scheme, agent) in [("quic", unlimited), ("wss", &["--threads=2", "--max-connections=1"])] {
+        let tunnel = Tunnel::over(scheme, Pki::new(), &[], agent).await;
+        let echo = target::echo().await;
+        let mut held = Vec::new();
+        for _ in 0..24 {
+            held.push(tunnel.server.connect(echo).await.tunnel());
+        }
+        assert_eq!(streams(&tunnel.server).await, [24]);
     }
 }

@@ -129,6 +129,11 @@ impl AgentBuilder {
         if let Some(at) = self.servers.iter().position(Vec::is_empty) {
             return Err(InvalidAgentConfig::NoCarrier(at + 1));
         }
+        let entry = |carriers: Vec<Arc<dyn Carrier>>| {
+            let most = config.most_connections(&carriers, &self.threads);
+            Arc::new(Entry::new(carriers, config.connections, most))
+        };
+        let entries = self.servers.into_iter().map(entry).collect();
         let metrics = AgentMetrics::default();
         let targets = Arc::new(Targets::new(self.policy));
         let forward = || {
@@ -151,11 +156,7 @@ impl AgentBuilder {
             config,
             targets,
             metrics,
-            entries: self
-                .servers
-                .into_iter()
-                .map(|carriers| Arc::new(Entry::new(carriers, config.connections)))
-                .collect(),
+            entries,
             connected: watch::Sender::new(0),
             draining: watch::Sender::new(false),
             tasks: TaskTracker::new(),

@@ -1,18 +1,27 @@
 //! What can be set about an agent.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use crate::{accept::AcceptConfig, keep::BackoffConfig};
+use crate::{accept::AcceptConfig, carrier::Carrier, keep::BackoffConfig, threads::Threads};
 
 /// What can be set about an agent; [`Default`] is meant to fit most.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct AgentConfig {
     /// How many connections are kept with each server, at most [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS). New streams
-    /// go to the one that has the fewest. Default 1, which costs both ends the least; more share the work where one
-    /// core, one congestion window or the losses of one TCP connection are the limit. They are one session of one
-    /// generation. A server that takes fewer keeps those that it has taken.
+    /// go to the one that has the fewest. Default 1, which costs both ends the least; more help where one congestion window
+    /// or the losses of one TCP connection are the limit. They are one session of one generation. A server that takes fewer
+    /// keeps those that it has taken.
     pub connections: NonZeroU32,
+    /// How many connections are kept with each server while many streams are open, at most
+    /// [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS): one for every eight streams that servers have opened. What is more than
+    /// `connections` drains a minute or two after the streams that called for it have ended, unless it is the only one that
+    /// is up. An extra connection that leads to another server than those that are up, as behind a load balancer, is
+    /// closed again.
+    ///
+    /// Default `None`: as many as the agent has [threads](super::AgentBuilder::threads), where all carriers of the server
+    /// [gain from it](Carrier::gains_from_several), and elsewhere no more than `connections`.
+    pub max_connections: Option<NonZeroU32>,
     /// How long connecting to a server may take by the last of its carriers, up to the welcome, and before that how long
     /// the [source](super::CredentialSource) of the credential may take. Default 10 s.
     pub connect_timeout: Duration,
@@ -38,6 +47,7 @@ impl Default for AgentConfig {
     fn default() -> Self {
         Self {
             connections: NonZeroU32::MIN,
+            max_connections: None,
             connect_timeout: Duration::from_secs(10),
             fallback_after: Duration::from_secs(4),
             max_pending_dials: 1024,
@@ -59,6 +69,14 @@ pub enum InvalidAgentConfig {
     /// There are to be too many connections.
     #[error("{0} connections with each server are too many; the most is {max}", max = AgentConfig::MAX_CONNECTIONS)]
     TooManyConnections(NonZeroU32),
+    /// There is to be at most less than at least.
+    #[error("max_connections is {most}, less than connections, which is {least}")]
+    TooFewConnections {
+        /// [`AgentConfig::connections`].
+        least: NonZeroU32,
+        /// [`AgentConfig::max_connections`].
+        most: NonZeroU32,
+    },
     /// There is no way to reach a server.
     #[error("server {0} has no carrier")]
     NoCarrier(usize),
@@ -70,8 +88,13 @@ impl AgentConfig {
     pub const MAX_CONNECTIONS: u32 = 32;
 
     pub(super) fn validate(&self) -> Result<(), InvalidAgentConfig> {
-        if self.connections.get() > Self::MAX_CONNECTIONS {
-            return Err(InvalidAgentConfig::TooManyConnections(self.connections));
+        let most = self.max_connections.unwrap_or(self.connections);
+        if most < self.connections {
+            let least = self.connections;
+            return Err(InvalidAgentConfig::TooFewConnections { least, most });
+        }
+        if most.get() > Self::MAX_CONNECTIONS {
+            return Err(InvalidAgentConfig::TooManyConnections(most));
         }
         let settings = [
             ("connect_timeout", self.connect_timeout.is_zero()),
@@ -86,5 +109,16 @@ impl AgentConfig {
             Some((name, _)) => Err(InvalidAgentConfig::Zero(name)),
             None => Ok(()),
         }
+    }
+
+    /// The most connections with a server that is reached by these carriers.
+    pub(super) fn most_connections(&self, carriers: &[Arc<dyn Carrier>], threads: &Threads) -> NonZeroU32 {
+        let by_default = || {
+            let gains = carriers.iter().all(|carrier| carrier.gains_from_several());
+            let threads = if gains { threads.len() } else { 0 };
+            let threads = u32::try_from(threads).unwrap_or(u32::MAX).min(Self::MAX_CONNECTIONS);
+            NonZeroU32::new(threads).map_or(self.connections, |threads| threads.max(self.connections))
+        };
+        self.max_connections.unwrap_or_else(by_default)
     }
 }

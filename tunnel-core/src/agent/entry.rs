@@ -14,7 +14,7 @@ use tunnel_proto::ServerId;
 use super::status::{ServerState, ServerStatus};
 use crate::{
     carrier::Carrier,
-    keep::{Bundle, Current, Phase, Standing},
+    keep::{Bundle, Current, Phase},
 };
 
 /// One configured server.
@@ -36,10 +36,11 @@ impl Current {
 }
 
 impl Entry {
-    pub(super) fn new(carriers: Vec<Arc<dyn Carrier>>, connections: NonZeroU32) -> Self {
+    /// A server with which at least and at most as many connections are kept.
+    pub(super) fn new(carriers: Vec<Arc<dyn Carrier>>, least: NonZeroU32, most: NonZeroU32) -> Self {
         Self {
             carriers,
-            bundle: Bundle::new(connections),
+            bundle: Bundle::new(least, most),
             served: AtomicUsize::new(0),
         }
     }
@@ -63,8 +64,7 @@ impl Entry {
     }
 
     pub(super) fn status(&self, now: Instant) -> ServerStatus {
-        let phases = self.bundle.all().iter().map(Standing::phase);
-        let connections: Vec<_> = phases.map(|phase| state(&phase, now)).collect();
+        let connections: Vec<_> = self.bundle.phases().map(|phase| state(&phase, now)).collect();
         let is_up = |state: &&ServerState| matches!(state, ServerState::Connected { .. });
         let up = connections.iter().filter(is_up).count();
         ServerStatus {
@@ -96,7 +96,7 @@ fn state(phase: &Phase, now: Instant) -> ServerState {
         Phase::Waiting { until } => ServerState::Waiting {
             next_try: until.saturating_duration_since(now),
         },
-        Phase::Ended => ServerState::Ended,
+        Phase::Unneeded | Phase::Ended => ServerState::Ended,
     }
 }
 

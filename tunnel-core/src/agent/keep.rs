@@ -1,9 +1,10 @@
 //! Keeps one server connected.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tracing::{info, warn};
-use tunnel_proto::Claim;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
+use tunnel_proto::{Claim, CloseCode, ServerId};
 
 use super::{Inner, entry::Entry, metrics::CauseLabels, serve};
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Keeps one of the connections with a server until the agent drains or ends.
-pub(super) async fn run(agent: Arc<Inner>, entry: Arc<Entry>, at: usize) {
+pub(super) async fn always(agent: Arc<Inner>, entry: Arc<Entry>, at: usize) {
     let server = Server { agent, entry, at };
     let agent = &server.agent;
     tokio::select! {
@@ -25,6 +26,42 @@ pub(super) async fn run(agent: Arc<Inner>, entry: Arc<Entry>, at: usize) {
     }
     server.set(Phase::Ended);
 }
+
+/// Keeps an extra connection with a server while it is needed, on a thread of its own if there is one, until the agent
+/// drains or ends.
+pub(super) async fn while_needed(agent: Arc<Inner>, entry: Arc<Entry>, at: usize) {
+    let demand = Arc::clone(entry.bundle.demand());
+    // What was to be waited for when it was no longer needed.
+    let mut not_before = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            () = agent.closing() => return,
+            () = demand.exceeds(at) => {}
+        }
+        let siblings: Vec<_> = entry.bundle.current().filter_map(|current| current.home).collect();
+        let home = agent.threads.home_apart_from(&siblings);
+        let server = Arc::new(Server {
+            agent: Arc::clone(&agent),
+            entry: Arc::clone(&entry),
+            at,
+        });
+        let kept = Arc::clone(&server).keep_while_needed(not_before);
+        // A task that is aborted or panics is over as well.
+        let _ = home.spawn(agent.tasks.track_future(kept)).await;
+        if let Phase::Waiting { until } = server.standing().phase() {
+            not_before = until;
+        }
+        server.set(if agent.is_closing() {
+            Phase::Ended
+        } else {
+            Phase::Unneeded
+        });
+    }
+}
+
+/// How often an extra connection that is no longer needed, but the only one that is up, looks for another.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One of the connections with a configured server.
 struct Server {
@@ -43,6 +80,10 @@ impl Remote for Server {
         &self.entry.bundle
     }
 
+    fn is_extra(&self) -> bool {
+        self.bundle().extra().contains(&self.at)
+    }
+
     fn standing(&self) -> &Standing {
         &self.entry.bundle.all()[self.at]
     }
@@ -53,6 +94,15 @@ impl Remote for Server {
 
     async fn connect(&self) -> Result<Arc<Current>, NotConnected> {
         let (carrier, connection) = connect(&self.agent, &self.entry).await?;
+        if let Some(server) = self.astray(&*connection) {
+            debug!("{} leads to {server} now", carrier.remote());
+            connection.close(CloseCode::DRAINED, "this extra connection was meant for another server");
+            return Err(NotConnected {
+                failure: Failure::PLAIN,
+                is_overloaded: true,
+                text: format!("{} leads to another server now", carrier.remote()),
+            });
+        }
         Ok(self.connected(&*carrier, connection))
     }
 }
@@ -139,6 +189,54 @@ fn asks_for_patience(error: &DialError) -> bool {
 }
 
 impl Server {
+    /// Keeps the connection from then on, until it is no longer needed or the agent drains or ends.
+    async fn keep_while_needed(self: Arc<Self>, not_before: Instant) {
+        let kept = async {
+            if not_before > Instant::now() {
+                self.set(Phase::Waiting { until: not_before });
+                tokio::select! {
+                    () = sleep_until(not_before) => {}
+                    () = self.standing().redial.notified() => {}
+                }
+            }
+            keep::keep(&*self, self.agent.config.backoff).await
+        };
+        tokio::select! {
+            biased;
+            () = self.agent.closing() => return,
+            never = kept => match never {},
+            () = self.unneeded() => {}
+        }
+        if let Some(current) = self.standing().current() {
+            self.set(Phase::Unneeded);
+            current.connection.drain();
+            self.bundle().unneeded(&current);
+        }
+    }
+
+    /// Waits until the streams no longer call for this extra connection, and another one is up that is needed more: one
+    /// that is always kept may have to wait for long before it is dialled again.
+    async fn unneeded(&self) {
+        let (bundle, demand) = (self.bundle(), self.bundle().demand());
+        let is_last = || {
+            let before = bundle.all().iter().take(self.at);
+            self.standing().current().is_some() && before.filter_map(Standing::current).next().is_none()
+        };
+        demand.has_fallen_to(self.at).await;
+        while is_last() {
+            sleep(LOOK_AGAIN).await;
+            demand.has_fallen_to(self.at).await;
+        }
+    }
+
+    /// Where this connection leads, if it is an extra one that leads elsewhere than those that are up: it takes none of
+    /// their load.
+    fn astray<'a>(&self, connection: &'a dyn Connection) -> Option<&'a ServerId> {
+        let server = &connection.peer().welcome()?.server;
+        let is_astray = self.is_extra() && self.bundle().is_up() && !self.entry.is_connected_with(server);
+        is_astray.then_some(server)
+    }
+
     /// Puts a new connection to use.
     fn connected(&self, carrier: &dyn Carrier, connection: Arc<dyn Connection>) -> Arc<Current> {
         let Self { agent, entry, .. } = self;
@@ -153,7 +251,10 @@ impl Server {
         }
         let served = entry.serve();
         self.set(Phase::Connected(Arc::clone(&current)));
-        agent.tasks.spawn(serve::run(Arc::clone(agent), connection, served));
+        let demand = Arc::clone(entry.bundle.demand());
+        agent
+            .tasks
+            .spawn(serve::run(Arc::clone(agent), connection, served, Some(demand)));
         current
     }
 }

@@ -139,7 +139,7 @@ impl Host for Reception {
         };
         info!(carrier, %remote, identity = %peer.identity, "connection taken in");
         let served = Served::new(&self.port);
-        let cause = serve::run(Arc::clone(agent), Arc::clone(&connection), served).await;
+        let cause = serve::run(Arc::clone(agent), Arc::clone(&connection), served, None).await;
         info!(carrier, %remote, cause = &cause as &dyn Error, "connection ended");
     }
 }

@@ -54,7 +54,8 @@ use crate::{
 
 /// An agent that has not been started.
 ///
-/// It keeps a connection with each of its servers, or [several](AgentConfig::connections): dials again when one is lost,
+/// It keeps a connection with each of its servers, or [several](AgentConfig::connections), and more
+/// [while many streams are open](AgentConfig::max_connections): dials again when one is lost,
 /// first quickly, then with [`Backoff`]; and dials the next one as soon as a server begins to drain, while the old one
 /// finishes its streams.
 pub struct Agent(Arc<Inner>);
@@ -118,9 +119,14 @@ impl Agent {
     pub fn start(self) -> RunningAgent {
         let inner = self.0;
         for entry in &inner.entries {
-            for at in 0..entry.bundle.all().len() {
-                let kept = keep::run(Arc::clone(&inner), Arc::clone(entry), at);
+            for at in entry.bundle.always() {
+                let kept = keep::always(Arc::clone(&inner), Arc::clone(entry), at);
                 inner.threads.home().spawn(inner.tasks.track_future(kept));
+            }
+            for at in entry.bundle.extra() {
+                inner
+                    .tasks
+                    .spawn(keep::while_needed(Arc::clone(&inner), Arc::clone(entry), at));
             }
         }
         RunningAgent {
@@ -289,6 +295,10 @@ impl Inner {
             () = self.leaving() => {}
             () = self.stop.cancelled() => {}
         }
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.draining.borrow() || self.stop.is_cancelled()
     }
 
     fn set_phase(&self, standing: &Standing, phase: Phase) {

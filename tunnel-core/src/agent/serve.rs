@@ -16,20 +16,25 @@ use super::{
 use crate::{
     carrier::{Connection, Inbound, PeerRole},
     error::ConnectionError,
-    keep::Chain,
+    keep::{Chain, Demand},
 };
 
 /// How long a carrier may take to say that a connection has ended which this side closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end, and the streams to theirs; gives the cause of the connection's. `served` is dropped
-/// when the connection has ended.
-pub(super) async fn run(agent: Arc<Inner>, connection: Arc<dyn Connection>, served: impl Send) -> ConnectionError {
+/// when the connection has ended. If the streams are a reason to have more connections, `demand` counts them.
+pub(super) async fn run(
+    agent: Arc<Inner>,
+    connection: Arc<dyn Connection>,
+    served: impl Send,
+    demand: Option<Arc<Demand>>,
+) -> ConnectionError {
     let carrier = connection.peer().carrier;
     let counted = agent.metrics.traffic.connection(carrier);
 
     let mut streams = JoinSet::new();
-    let Ended { cause, draining } = until_the_end(&agent, &connection, &mut streams).await;
+    let Ended { cause, draining } = until_the_end(&agent, &connection, demand.as_ref(), &mut streams).await;
 
     drop(served);
     counted.end(&cause);
@@ -57,7 +62,12 @@ struct Ended {
 }
 
 /// Takes streams until the connection has ended.
-async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, streams: &mut JoinSet<()>) -> Ended {
+async fn until_the_end(
+    agent: &Arc<Inner>,
+    connection: &Arc<dyn Connection>,
+    demand: Option<&Arc<Demand>>,
+    streams: &mut JoinSet<()>,
+) -> Ended {
     let mut closed = connection.closed();
     let mut drained = std::pin::pin!(connection.draining());
     let mut leaving = std::pin::pin!(agent.leaving());
@@ -79,7 +89,7 @@ async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, str
             },
             Some(ended) = streams.join_next() => note_panic(ended),
             inbound = connection.accept(), if accepting => match inbound {
-                Ok(inbound) => take(agent, connection, inbound, streams),
+                Ok(inbound) => take(agent, connection, demand, inbound, streams),
                 Err(_) => accepting = false,
             },
         }
@@ -97,7 +107,13 @@ async fn until_the_end(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, str
 }
 
 /// Gives a stream to the handler, unless too many wait for their answer.
-fn take(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, inbound: Box<dyn Inbound>, streams: &mut JoinSet<()>) {
+fn take(
+    agent: &Arc<Inner>,
+    connection: &Arc<dyn Connection>,
+    demand: Option<&Arc<Demand>>,
+    inbound: Box<dyn Inbound>,
+    streams: &mut JoinSet<()>,
+) {
     let Ok(permit) = Arc::clone(&agent.pending).try_acquire_owned() else {
         let limit = agent.config.max_pending_dials;
         let text = format!("{limit} streams wait for their target, which is this agent's limit; try again later");
@@ -106,7 +122,11 @@ fn take(agent: &Arc<Inner>, connection: &Arc<dyn Connection>, inbound: Box<dyn I
     };
     let inbound = Pending::new(inbound, agent.metrics.clone(), permit);
     let (agent, connection) = (Arc::clone(agent), Arc::clone(connection));
-    streams.spawn(async move { agent.handler.handle(inbound, connection.peer()).await });
+    let demanding = demand.and_then(Demand::count);
+    streams.spawn(async move {
+        agent.handler.handle(inbound, connection.peer()).await;
+        drop(demanding);
+    });
 }
 
 /// A handler that panics ends its stream and nothing else.

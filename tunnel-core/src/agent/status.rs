@@ -43,7 +43,8 @@ pub struct ServerStatus {
     /// Whether it is connected: the state of the connection that stands best.
     pub state: ServerState,
     /// The states of the connections that are kept with it, as many as
-    /// [`AgentConfig::connections`](super::AgentConfig::connections). Behind a load balancer they may lead to different
+    /// [`AgentConfig::connections`](super::AgentConfig::connections), or more while
+    /// [many streams](super::AgentConfig::max_connections) are open. Behind a load balancer they may lead to different
     /// servers.
     pub connections: Vec<ServerState>,
     /// What went wrong last.

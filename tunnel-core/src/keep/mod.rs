@@ -5,6 +5,7 @@
 
 mod backoff;
 mod bundle;
+mod demand;
 mod report;
 mod standing;
 
@@ -20,6 +21,7 @@ pub use self::{
 };
 pub(crate) use self::{
     bundle::Bundle,
+    demand::Demand,
     report::Chain,
     standing::{Current, Phase, Standing},
 };
@@ -36,6 +38,11 @@ pub(crate) trait Remote: Sync {
 
     /// All connections with the remote.
     fn bundle(&self) -> &Bundle;
+
+    /// Whether this one is kept only while the open streams call for it.
+    fn is_extra(&self) -> bool {
+        false
+    }
 
     /// How it stands with this one, which is part of the bundle.
     fn standing(&self) -> &Standing;
@@ -64,7 +71,7 @@ pub(crate) async fn keep(remote: &impl Remote, config: BackoffConfig) -> Infalli
     let redialled = || remote.standing().redial.notified();
     let mut keeper = Keeper::new(remote, config);
     // The connection before, while it may still take streams.
-    let mut old = None::<Arc<Current>>;
+    let mut old = None::<Leaving>;
     loop {
         keeper.take_turn().await;
         remote.set(Phase::Connecting);
@@ -72,14 +79,11 @@ pub(crate) async fn keep(remote: &impl Remote, config: BackoffConfig) -> Infalli
         let mut redial = redialled();
         let wait = match remote.connect().await {
             Ok(current) => {
-                if let Some(old) = old.take() {
-                    // Its end may only have been announced, and nobody has told the peer.
-                    old.connection.drain();
-                }
+                drop(old.take());
                 let cause = keeper.until_lost(&current).await;
                 redial = redialled();
                 let wait = keeper.lost(&current, cause);
-                old = Some(current);
+                old = Some(Leaving(current));
                 wait
             }
             Err(not_connected) => keeper.failed(not_connected),
@@ -90,6 +94,15 @@ pub(crate) async fn keep(remote: &impl Remote, config: BackoffConfig) -> Infalli
             () = sleep_until(until) => {}
             () = redial => {}
         }
+    }
+}
+
+/// A connection that is drained when this is dropped: its end may only have been announced, and nobody has told the peer.
+struct Leaving(Arc<Current>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.connection.drain();
     }
 }
 
@@ -185,7 +198,9 @@ impl<'a, R: Remote> Keeper<'a, R> {
             }
         }
         let wait = backoff.failed(now, failed.failure);
-        bundle.report.failed(&self.name, &failed.text, count, wait);
+        bundle
+            .report
+            .failed(&self.name, &failed.text, count, wait, remote.is_extra());
         remote.standing().set_error(now, failed.text);
         wait
     }
@@ -194,8 +209,11 @@ impl<'a, R: Remote> Keeper<'a, R> {
     fn surplus(&mut self, failure: Failure, text: String) -> Duration {
         let bundle = self.remote.bundle();
         let wait = self.backoff.surplus(failure);
-        bundle.report.surplus(&self.name, &text, bundle.count(), wait);
-        self.remote.standing().set_error(Instant::now(), text);
+        let is_extra = self.remote.is_extra();
+        bundle.report.surplus(&self.name, &text, bundle.count(), wait, is_extra);
+        if !is_extra {
+            self.remote.standing().set_error(Instant::now(), text);
+        }
         wait
     }
 }

@@ -48,8 +48,9 @@ struct Told {
     /// When a loss was told last.
     loss_told: Option<Instant>,
     failure: Novelty,
-    /// Why the remote takes no more connections than it has.
-    surplus: Option<String>,
+    /// Why the remote takes no more connections than it has, and whether one of them is extra.
+    surplus: Option<(String, bool)>,
+    unneeded: Novelty,
     /// How many connections are up as it was told last, unless a loss was told since.
     up: Option<usize>,
 }
@@ -111,8 +112,22 @@ impl Report {
         }
     }
 
-    /// An attempt has failed for this cause.
-    pub(super) fn failed(&self, name: &str, cause: &str, count: Count, wait: Duration) {
+    /// An extra connection drains, because the streams that are open no longer call for it.
+    pub(super) fn unneeded(&self, url: &str, up: usize) {
+        let mut told = self.told();
+        let is_news = told.unneeded.is_news("", Instant::now(), REMIND_AFTER);
+        tell!(
+            is_news,
+            info,
+            "fewer streams are open: a connection with {url} drains, connections that stay: {up}"
+        );
+        if is_news {
+            told.up = Some(up);
+        }
+    }
+
+    /// An attempt has failed for this cause. Without an extra connection nothing is amiss.
+    pub(super) fn failed(&self, name: &str, cause: &str, count: Count, wait: Duration, is_extra: bool) {
         let is_news = self.told().failure.is_news(cause, Instant::now(), REMIND_AFTER);
         if count.up == 0 {
             tell!(
@@ -120,25 +135,28 @@ impl Report {
                 warn,
                 "{name}not connected: {cause}; trying again in {wait:.0?}"
             );
+            return;
+        }
+        let news = format_args!("{name}only {count} are up: {cause}; trying again in {wait:.0?}");
+        if is_extra {
+            tell!(is_news, info, "{news}");
         } else {
-            tell!(
-                is_news,
-                warn,
-                "{name}only {count} are up: {cause}; trying again in {wait:.0?}"
-            );
+            tell!(is_news, warn, "{news}");
         }
     }
 
-    /// The remote takes no more connections than are up, for this cause.
-    pub(super) fn surplus(&self, name: &str, cause: &str, count: Count, wait: Duration) {
+    /// The remote takes no more connections than are up, for this cause. Without an extra one nothing is amiss.
+    pub(super) fn surplus(&self, name: &str, cause: &str, count: Count, wait: Duration, is_extra: bool) {
         let mut told = self.told();
-        let is_news = told.surplus.as_deref() != Some(cause);
-        tell!(
-            is_news,
-            warn,
-            "{name}{count} are up and no more are taken: {cause}; the next try is in {wait:.0?}"
-        );
-        told.surplus = Some(cause.to_owned());
+        let surplus = Some((cause.to_owned(), is_extra));
+        let is_news = told.surplus != surplus;
+        let news = format_args!("{count} are up and no more are taken: {cause}; the next try is in {wait:.0?}");
+        if is_extra {
+            tell!(is_news, info, "{name}{news}");
+        } else {
+            tell!(is_news, warn, "{name}{news}");
+        }
+        told.surplus = surplus;
     }
 }
 

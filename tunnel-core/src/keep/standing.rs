@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    runtime::{self, Handle},
+    sync::Notify,
+    time::Instant,
+};
 
 use crate::carrier::Connection;
 
@@ -35,6 +39,8 @@ pub struct LastError {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
+    /// An extra connection that the open streams do not call for.
+    Unneeded,
     /// Another connection with the remote is dialled first.
     Queued,
     Connecting,
@@ -51,6 +57,8 @@ pub(crate) struct Current {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) remote: String,
     pub(crate) since: Instant,
+    /// The runtime of the loop that keeps it, where it is served.
+    pub(crate) home: Option<runtime::Id>,
 }
 
 impl Current {
@@ -61,16 +69,17 @@ impl Current {
             connection,
             remote,
             since,
+            home: Handle::try_current().ok().map(|home| home.id()),
         })
     }
 }
 
 impl Standing {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(phase: Phase) -> Self {
         Self {
             redial: Notify::new(),
             now: Mutex::new(Now {
-                phase: Phase::Queued,
+                phase,
                 last_error: None,
             }),
         }
@@ -104,7 +113,7 @@ impl Standing {
     pub(crate) fn current(&self) -> Option<Arc<Current>> {
         match &self.now().phase {
             Phase::Connected(current) => Some(Arc::clone(current)),
-            Phase::Queued | Phase::Connecting | Phase::Waiting { .. } | Phase::Ended => None,
+            Phase::Unneeded | Phase::Queued | Phase::Connecting | Phase::Waiting { .. } | Phase::Ended => None,
         }
     }
 }

@@ -105,13 +105,13 @@ impl Entry {
             Phase::Waiting { until } => UpstreamState::Waiting {
                 next_try: until.saturating_duration_since(now),
             },
-            Phase::Ended => UpstreamState::Ended,
+            Phase::Unneeded | Phase::Ended => UpstreamState::Ended,
         };
         UpstreamStatus {
             name: self.claim.agent.clone(),
             remote: self.carrier.remote(),
             state: state(self.bundle.best()),
-            connections: self.bundle.all().iter().map(Standing::phase).map(state).collect(),
+            connections: self.bundle.phases().map(state).collect(),
             last_error: self.bundle.last_error(now),
         }
     }
@@ -133,7 +133,7 @@ pub(super) fn start(
     let entry = Arc::new(Entry {
         claim,
         carrier,
-        bundle: Bundle::new(connections),
+        bundle: Bundle::new(connections, connections),
     });
     server.upstreams.add(Arc::clone(&entry));
     for at in 0..entry.bundle.all().len() {

@@ -7,7 +7,9 @@
     reason = "a failed step fails the test"
 )]
 
+mod balanced;
 mod connecting;
+mod extra;
 mod listening;
 mod log;
 mod scripted;

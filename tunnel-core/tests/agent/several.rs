@@ -1,15 +1,6 @@
 //! Several connections with each server.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use proptest::{collection::vec, prelude::*};
@@ -19,14 +10,15 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tunnel_core::{
-    Agent, AgentBuilder, AgentConfig, Carrier, Claim, CloseCode, Connection, DialError, Inbound, InboundHandler, Peer,
-    RunningAgent, ServerConfig, StreamHead,
+    Agent, AgentBuilder, AgentConfig, Carrier, CloseCode, Connection, Inbound, InboundHandler, Peer, RunningAgent,
+    ServerConfig, StreamHead,
     agent::{InvalidAgentConfig, ServerState},
 };
 
 use tunnel_testkit::OtherThread;
 
 use crate::{
+    balanced::Balanced,
     log::Log,
     scripted::{
         Fake,
@@ -416,33 +408,12 @@ async fn one_that_cannot_be_made_does_not_hold_up_the_others() {
     assert_eq!(carrier.most_at_once(), 1);
 }
 
-/// Leads to several servers in turn, as a load balancer does.
-#[derive(Debug)]
-struct Balanced(Vec<Site>, AtomicUsize);
-
-#[async_trait]
-impl Carrier for Balanced {
-    fn name(&self) -> &'static str {
-        "balanced"
-    }
-
-    fn remote(&self) -> String {
-        "wss://gw.example/tunnel".to_owned()
-    }
-
-    async fn dial(&self, claim: &Claim, deadline: Instant) -> Result<Arc<dyn Connection>, DialError> {
-        let Self(sites, next) = self;
-        let site = &sites[next.fetch_add(1, Ordering::SeqCst) % sites.len()];
-        site.carrier.dial(claim, deadline).await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn behind_a_load_balancer_every_server_is_told_of_once_and_has_what_it_got() {
     let log = Log::begin();
     let sites = ["a", "b"].map(Site::new);
     let servers = [sites[0].server.clone(), sites[1].server.clone()];
-    let balanced = Arc::new(Balanced(sites.into(), AtomicUsize::new(0)));
+    let balanced = Arc::new(Balanced::new(sites.into()));
     let agent = agent(&balanced, 4);
     sleep(SECOND).await;
     assert_eq!(up(&agent), 4);
