@@ -24,11 +24,11 @@ pub struct Options {
     #[arg(long, value_name = "CELL", value_delimiter = ',')]
     cell: Vec<Cell>,
 
-    /// How often each measurement is repeated; medians are shown with the smallest and the largest [default: 5, quick: 1]
+    /// How often each measurement is repeated; medians are shown with the smallest and the largest [default: 3, quick: 1]
     #[arg(long, value_name = "N")]
     repetitions: Option<usize>,
 
-    /// How long each measurement takes, in seconds, without warming up and settling [default: 0.6, quick: 0.3]
+    /// How long each measurement takes, in seconds, without warming up and settling [default: 0.4, quick: 0.3]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
@@ -115,12 +115,12 @@ impl Options {
     /// How often each measurement is made.
     #[must_use]
     pub fn repetitions(&self) -> usize {
-        self.repetitions.unwrap_or(if self.quick { 1 } else { 5 }).max(1)
+        self.repetitions.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
     }
 
     /// How long each takes.
     pub fn seconds(&self) -> anyhow::Result<f64> {
-        let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 0.6 });
+        let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 0.4 });
         ensure!((0.1..=60.0).contains(&seconds), "--seconds is between 0.1 and 60");
         Ok(seconds)
     }

@@ -1,12 +1,13 @@
 //! Makes every measurement with every peer, in turn.
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -25,8 +26,8 @@ use super::{
 };
 use crate::{credentials::Credentials, target::control::Control};
 
-/// The most that a measurement may take, with everything that belongs to it.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// The most that a measurement may take beyond its time, with everything that belongs to it.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// How long a tunnel may go on with what its clients have left behind.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -157,6 +158,8 @@ impl Runner {
         let cells = self.options.cells()?;
         for (index, cell) in cells.iter().enumerate() {
             let repetitions = repetitions(&self.options, *cell);
+            // Peers that are not measured again: what hangs would do so each time, and others would wait.
+            let mut given_up = HashSet::new();
             for repetition in 0..repetitions {
                 let calibration = calibrate(self.report.machine.cpus);
                 self.report.calibrated(*cell, calibration);
@@ -172,8 +175,14 @@ impl Runner {
                         repetition + 1,
                         self.contenders[contender].peer,
                     ));
-                    let outcome = self.measure(contender, *cell, repetition).await;
-                    if let Err(error) = &outcome {
+                    let outcome = if given_up.contains(&contender) {
+                        Err(anyhow!("it is not measured again here after that"))
+                    } else {
+                        self.measure(contender, *cell, repetition).await
+                    };
+                    if let Err(error) = &outcome
+                        && given_up.insert(contender)
+                    {
                         note(&format!("{} in {cell}: {error:#}", self.contenders[contender].peer));
                     }
                     let name = self.contenders[contender].peer.to_string();
@@ -216,7 +225,8 @@ impl Runner {
         if let Cell::Agents(agents) = cell {
             return self.agents(contender, agents).await;
         }
-        let outcome = self.client("client", &job, PATIENCE).await;
+        let patience = PATIENCE + Duration::from_secs_f64(job.seconds);
+        let outcome = self.client("client", &job, patience).await;
         match outcome {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
