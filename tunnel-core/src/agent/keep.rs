@@ -47,8 +47,10 @@ pub(super) async fn while_needed(agent: Arc<Inner>, entry: Arc<Entry>, at: usize
             at,
         });
         let kept = Arc::clone(&server).keep_while_needed(not_before);
-        // A task that is aborted or panics is over as well.
-        let _ = home.spawn(agent.tasks.track_future(kept)).await;
+        if home.spawn(agent.tasks.track_future(kept)).await.is_err() {
+            // It has panicked, and would again.
+            return server.set(Phase::Ended);
+        }
         if let Phase::Waiting { until } = server.standing().phase() {
             not_before = until;
         }
