@@ -52,15 +52,8 @@ impl Threads {
     }
 
     /// How many there are; 0 by default.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// Whether there are none, so that everything stays in the runtime where it was started.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// A home for one more connection: the thread with the fewest. Without threads, the runtime that calls.
