@@ -11,7 +11,7 @@ fn compare(code: i32, arguments: &[&str]) -> (Value, String) {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("runs.json");
     let output = Command::new(env!("CARGO_BIN_EXE_carrier-bench"))
-        .args(["--repetitions=1", "--seconds=0.1", "--json"])
+        .args(["--seconds=0.1", "--json"])
         .arg(&json)
         .args(arguments)
         .output()
@@ -27,7 +27,12 @@ fn figure<'a>(json: &'a Value, cell: usize, peer: usize, key: &str) -> &'a Value
 
 #[test]
 fn bare_relays_carry_every_byte() {
-    let (json, said) = compare(0, &["--only=relay-tls,relay-h2,relay-quinn", "--cell=integrity,up-2"]);
+    let arguments = [
+        "--repetitions=1",
+        "--only=relay-tls,relay-h2,relay-quinn",
+        "--cell=integrity,up-2",
+    ];
+    let (json, said) = compare(0, &arguments);
     let told = said.lines().filter(|line| line.contains(": relay-")).count();
     assert_eq!(told, 6, "a line for each measurement: {said}");
     assert!(!said.contains(['\r', '\x1b']), "{said}");
@@ -42,6 +47,7 @@ fn bare_relays_carry_every_byte() {
 #[test]
 fn a_peer_that_does_not_start_is_told_and_the_others_go_on() {
     let arguments = [
+        "--repetitions=1",
         "--peer=broken=echo out of order >&2; exit 7",
         "--only=broken,direct",
         "--cell=rr",
@@ -56,4 +62,20 @@ fn a_peer_that_does_not_start_is_told_and_the_others_go_on() {
     );
     assert!(!peers[0]["errors"].as_array().unwrap().is_empty(), "{json:#}");
     assert_eq!(*figure(&json, 0, 1, "unanswered"), 0.0, "{json:#}");
+}
+
+#[test]
+fn a_peer_that_fails_is_not_tried_again_in_the_same_measurement() {
+    let tries = tempfile::NamedTempFile::new().unwrap();
+    let peer = format!("--peer=broken=echo tried >> {}; exit 7", tries.path().display());
+    let arguments = ["--repetitions=3", &peer, "--only=broken,direct", "--cell=rr"];
+    let (json, said) = compare(3, &arguments);
+    assert!(said.contains("measurements that failed: 3"), "{said}");
+    let peers = &json["cells"][0]["peers"];
+    assert_eq!(
+        (&peers[0]["failed_runs"], &peers[1]["runs"]),
+        (&3.into(), &3.into()),
+        "{json:#}"
+    );
+    assert_eq!(std::fs::read_to_string(tries.path()).unwrap(), "tried\n");
 }
