@@ -6,11 +6,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
+fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_carrier-bench"))
+}
+
 /// Runs it for as short as it can be; gives its JSON and what it said. It has to end with `code`.
 fn compare(code: i32, arguments: &[&str]) -> (Value, String) {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("runs.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_carrier-bench"))
+    let output = command()
         .args(["--seconds=0.1", "--json"])
         .arg(&json)
         .args(arguments)
@@ -62,6 +66,28 @@ fn a_peer_that_does_not_start_is_told_and_the_others_go_on() {
     );
     assert!(!peers[0]["errors"].as_array().unwrap().is_empty(), "{json:#}");
     assert_eq!(*figure(&json, 0, 1, "unanswered"), 0.0, "{json:#}");
+}
+
+#[test]
+fn peers_have_real_time_priority_if_that_is_wanted_and_can_be_had() {
+    let policies = tempfile::NamedTempFile::new().unwrap();
+    // The policy of the shell that starts it (proc_pid_stat(5)); 2 is SCHED_RR.
+    let peer = format!(
+        "--peer=spy=cut -d ' ' -f 41 /proc/$$/stat >> {}; exit 7",
+        policies.path().display()
+    );
+    let arguments = ["--realtime", "--repetitions=1", &peer, "--only=spy,direct", "--cell=rr"];
+    if let Err(error) = benches::realtime::check() {
+        let output = command().args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{error:#}")), "{said}");
+        return;
+    }
+    let (json, said) = compare(3, &arguments);
+    assert_eq!(json["settings"]["realtime"], true, "{json:#}");
+    assert_eq!(*figure(&json, 0, 1, "unanswered"), 0.0, "{said}");
+    assert_eq!(std::fs::read_to_string(policies.path()).unwrap(), "2\n");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use benches::{
         progress::note,
         runner::{Runner, tell},
     },
-    target::{self, control},
+    target::{self, control, responder::Responder},
 };
 use clap::{Parser, Subcommand};
 use tokio::net::{TcpListener, UnixListener};
@@ -49,12 +49,19 @@ enum Part {
     #[command(hide = true)]
     Guard {
         parent: u32,
+        #[arg(long)]
+        realtime: bool,
         #[arg(last = true)]
         words: Vec<OsString>,
     },
     /// The target
     #[command(hide = true)]
-    Target { ip: IpAddr, control: PathBuf },
+    Target {
+        ip: IpAddr,
+        control: PathBuf,
+        #[arg(long)]
+        realtime: bool,
+    },
     /// The impaired link
     #[command(hide = true)]
     Link {
@@ -125,9 +132,13 @@ fn run() -> anyhow::Result<ExitCode> {
 
 async fn play(part: Part) -> anyhow::Result<()> {
     match part {
-        Part::Guard { parent, words } => child::guard(parent, &words),
+        Part::Guard {
+            parent,
+            realtime,
+            words,
+        } => child::guard(parent, realtime, &words),
         Part::Link { link, near, far, seed } => link::carry(link, &near, &far, seed).await,
-        Part::Target { ip, control } => be_target(ip, control).await,
+        Part::Target { ip, control, realtime } => be_target(ip, control, realtime).await,
         Part::Client { job } => tell(&serde_json::from_str::<Job>(&job)?.run().await?),
         Part::Reach { job } => {
             serde_json::from_str::<Job>(&job)?.reach().await?;
@@ -149,12 +160,13 @@ async fn play(part: Part) -> anyhow::Result<()> {
     }
 }
 
-async fn be_target(ip: IpAddr, socket: PathBuf) -> anyhow::Result<()> {
+async fn be_target(ip: IpAddr, socket: PathBuf, is_realtime: bool) -> anyhow::Result<()> {
     let ledger = Arc::new(control::Ledger::default());
     let listener = TcpListener::bind((ip, 0)).await?;
+    let responder = Responder::start(is_realtime)?;
     let told = UnixListener::bind(&socket)?;
     print(&format!("listening on {}", listener.local_addr()?));
-    tokio::spawn(target::listen(listener, Arc::clone(&ledger)));
+    tokio::spawn(target::listen(listener, Arc::clone(&ledger), responder));
     Ok(control::serve(told, ledger).await?)
 }
 

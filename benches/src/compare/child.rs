@@ -16,6 +16,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::realtime::{self, Rank};
+
 /// How long a program may take until it says what is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -33,18 +35,38 @@ pub struct Child {
 
 type Said = Arc<Mutex<VecDeque<String>>>;
 
+/// Where and how programs run.
+#[derive(Clone, Debug, Default)]
+pub struct Site {
+    /// Their network namespace; `None` is this process's.
+    pub namespace: Option<String>,
+    /// Whether they have real-time priority.
+    pub realtime: bool,
+}
+
+impl Site {
+    /// The same without real-time priority.
+    #[must_use]
+    pub fn usual(&self) -> Self {
+        Self {
+            namespace: self.namespace.clone(),
+            realtime: false,
+        }
+    }
+}
+
 impl Child {
-    /// Starts a program without this one's environment, in the network namespace that is given or in this one.
+    /// Starts a program without this one's environment.
     ///
     /// The kernel kills it when this process ends in whatever way: [`guard`] asks for that.
     pub fn start(
         name: &str,
-        namespace: Option<&str>,
+        site: &Site,
         words: &[OsString],
         environment: &[(String, String)],
     ) -> anyhow::Result<Self> {
         let me = std::env::current_exe()?;
-        let mut command = match namespace {
+        let mut command = match &site.namespace {
             None => Command::new(&me),
             Some(namespace) => {
                 let mut command = Command::new("ip");
@@ -53,7 +75,9 @@ impl Child {
             }
         };
         command
-            .args(["guard", &std::process::id().to_string(), "--"])
+            .args(["guard", &std::process::id().to_string()])
+            .args(site.realtime.then_some("--realtime"))
+            .arg("--")
             .args(words)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -144,13 +168,17 @@ async fn listen(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<String>, said:
     }
 }
 
-/// Becomes another program that the kernel kills when process `parent` ends. Returns only if that fails.
-pub fn guard(parent: u32, words: &[OsString]) -> anyhow::Result<()> {
+/// Becomes another program that the kernel kills when process `parent` ends, with real-time priority if that is wanted.
+/// Returns only if that fails.
+pub fn guard(parent: u32, is_realtime: bool, words: &[OsString]) -> anyhow::Result<()> {
     use std::os::unix::process::{CommandExt as _, parent_id};
 
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     // It may have ended before.
     anyhow::ensure!(parent_id() == parent, "the program that started this one is gone");
+    if is_realtime {
+        realtime::enter(Rank::Measured)?;
+    }
     let (program, arguments) = words.split_first().context("no program")?;
     let error = std::process::Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))

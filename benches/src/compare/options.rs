@@ -53,6 +53,12 @@ pub struct Options {
     #[arg(long, value_name = "LINK")]
     pub link: Option<Link>,
 
+    /// Peers, the link, and whatever sends and answers the requests of `rr` get real-time priority (SCHED_RR), so that latency is
+    /// that of the tunnel: the clients and the target of bulk, which fill the same processors, get what is left. Needs the
+    /// rights of root (CAP_SYS_NICE)
+    #[arg(long)]
+    pub realtime: bool,
+
     /// What random choices begin with
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::{
     agents::AgentsJob,
     cell::Cell,
-    child::Child,
+    child::{Child, Site},
     client::{Job, Outcome},
     link::{Link, Namespaces},
     machine::{Machine, calibrate, older, tcp_shortages},
@@ -24,7 +24,7 @@ use super::{
     progress::{clear, note, progress},
     report::{Report, Settings},
 };
-use crate::{credentials::Credentials, target::control::Control};
+use crate::{credentials::Credentials, realtime, target::control::Control};
 
 /// The most that a measurement may take beyond its time, with everything that belongs to it.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -70,9 +70,12 @@ impl Runner {
         // Once, so that processes only read it.
         Credentials::in_dir(&credentials)?;
         let peers = options.peers()?;
+        if options.realtime {
+            realtime::check()?;
+        }
         let (link, namespaces) = match options.link {
             Some(link) => {
-                let (child, namespaces) = connect(link, options.seed).await?;
+                let (child, namespaces) = connect(link, &options).await?;
                 (Some(child), Some(namespaces))
             }
             None => (None, None),
@@ -81,6 +84,10 @@ impl Runner {
             Some(namespaces) => (Some(namespaces.near.clone()), Some(namespaces.far.clone())),
             None => (None, None),
         };
+        let [near, far] = [near, far].map(|namespace| Site {
+            namespace,
+            realtime: options.realtime,
+        });
         let (near_ip, far_ip) = match &namespaces {
             Some(_) => (Namespaces::NEAR, Namespaces::FAR),
             None => (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
@@ -92,11 +99,13 @@ impl Runner {
             ));
         }
         let socket = dir.path().join("control");
-        let words = [me()?, "target".into(), far_ip.to_string().into(), socket.clone().into()];
-        let mut target = Child::start("the target", far.as_deref(), &words, &[])?;
+        let mut words = vec![me()?, "target".into(), far_ip.to_string().into(), socket.clone().into()];
+        words.extend(options.realtime.then(|| "--realtime".into()));
+        let mut target = Child::start("the target", &far.usual(), &words, &[])?;
         let addr = target.line("listening on ").await?.parse()?;
         let settings = Settings {
             link: options.link,
+            realtime: options.realtime,
             repetitions: options.repetitions(),
             seconds: options.seconds()?,
             seed: options.seed,
@@ -250,6 +259,7 @@ impl Runner {
             agent: Vec::new(),
             seconds: self.options.seconds()?,
             seed: self.options.seed.wrapping_add(repetition as u64),
+            realtime: self.options.realtime,
         };
         let Contender {
             peer,
@@ -287,7 +297,7 @@ impl Runner {
     async fn client(&self, mode: &str, job: &Job, patience: Duration) -> anyhow::Result<Outcome> {
         let words = [me()?, mode.into(), serde_json::to_string(job)?.into()];
         outcome(
-            Child::start("the client", self.place.near.as_deref(), &words, &[])?,
+            Child::start("the client", &self.place.near.usual(), &words, &[])?,
             patience,
         )
         .await
@@ -308,7 +318,7 @@ impl Runner {
         };
         let words = [me()?, "agents".into(), serde_json::to_string(&job)?.into()];
         outcome(
-            Child::start("the agents", self.place.far.as_deref(), &words, &[])?,
+            Child::start("the agents", &self.place.far.usual(), &words, &[])?,
             PATIENCE,
         )
         .await
@@ -345,7 +355,7 @@ impl Runner {
 }
 
 /// Makes the namespaces and what connects them.
-async fn connect(link: Link, seed: u64) -> anyhow::Result<(Child, Namespaces)> {
+async fn connect(link: Link, options: &Options) -> anyhow::Result<(Child, Namespaces)> {
     let namespaces = Namespaces::make()?;
     let words = [
         me()?,
@@ -353,9 +363,13 @@ async fn connect(link: Link, seed: u64) -> anyhow::Result<(Child, Namespaces)> {
         link.to_string().into(),
         (&namespaces.near).into(),
         (&namespaces.far).into(),
-        seed.to_string().into(),
+        options.seed.to_string().into(),
     ];
-    let mut child = Child::start("the link", None, &words, &[])?;
+    let site = Site {
+        namespace: None,
+        realtime: options.realtime,
+    };
+    let mut child = Child::start("the link", &site, &words, &[])?;
     child.line("link is ready").await?;
     Ok((child, namespaces))
 }

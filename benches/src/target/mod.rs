@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod pattern;
+pub mod responder;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,8 +17,9 @@ use tokio::{
 };
 
 use self::{
-    control::Ledger,
+    control::{Ledger, Open},
     pattern::{Checksum, Pattern},
+    responder::Responder,
 };
 
 /// What a client asks of the target.
@@ -25,6 +27,8 @@ use self::{
 pub enum Command {
     /// Send everything back, half-close included.
     Echo,
+    /// The same by a [`Responder`]: it waits for nothing else that the target does.
+    Respond,
     /// Send so many bytes of [`Pattern`], then close.
     Download(u64),
     /// The same in pieces of random lengths, for which the second number is the seed.
@@ -50,6 +54,7 @@ impl Command {
     pub fn bytes(self) -> Vec<u8> {
         let (letter, numbers) = match self {
             Self::Echo => (b'E', [None, None]),
+            Self::Respond => (b'Q', [None, None]),
             Self::Download(len) => (b'D', [Some(len), None]),
             Self::Pieces(len, seed) => (b'P', [Some(len), Some(seed)]),
             Self::Flood => (b'F', [None, None]),
@@ -67,6 +72,7 @@ impl Command {
     async fn recv(socket: &mut TcpStream) -> io::Result<Self> {
         match socket.read_u8().await? {
             b'E' => Ok(Self::Echo),
+            b'Q' => Ok(Self::Respond),
             b'D' => Ok(Self::Download(socket.read_u64().await?)),
             b'P' => Ok(Self::Pieces(socket.read_u64().await?, socket.read_u64().await?)),
             b'F' => Ok(Self::Flood),
@@ -82,23 +88,23 @@ impl Command {
 pub const CHUNK: usize = 64 * 1024;
 
 /// Serves on a loopback port of the system's choice for as long as the runtime lives.
-pub async fn spawn() -> io::Result<SocketAddr> {
+pub async fn spawn() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    tokio::spawn(listen(listener, Arc::default()));
+    tokio::spawn(listen(listener, Arc::default(), Responder::start(false)?));
     Ok(addr)
 }
 
 /// Serves, and keeps count, until it is dropped.
-pub async fn listen(listener: TcpListener, ledger: Arc<Ledger>) {
+pub async fn listen(listener: TcpListener, ledger: Arc<Ledger>, responder: Responder) {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                let ledger = Arc::clone(&ledger);
+                let (ledger, responder) = (Arc::clone(&ledger), responder.clone());
                 tokio::spawn(async move {
-                    let _open = ledger.open();
+                    let open = ledger.open();
                     // A client that goes away in the middle is part of some measurements.
-                    let _ = serve(socket, &ledger).await;
+                    let _ = serve(socket, open, &ledger, &responder).await;
                 });
             }
             // Descriptors have run out; some will be free again.
@@ -107,14 +113,11 @@ pub async fn listen(listener: TcpListener, ledger: Arc<Ledger>) {
     }
 }
 
-async fn serve(mut socket: TcpStream, ledger: &Ledger) -> io::Result<()> {
+async fn serve(mut socket: TcpStream, open: Open, ledger: &Ledger, responder: &Responder) -> io::Result<()> {
     socket.set_nodelay(true)?;
     match Command::recv(&mut socket).await? {
-        Command::Echo => {
-            let (mut reader, mut writer) = socket.split();
-            tokio::io::copy(&mut reader, &mut writer).await?;
-            writer.shutdown().await
-        }
+        Command::Echo => echo(&mut socket).await,
+        Command::Respond => responder.take(socket, open).await,
         Command::Download(len) => {
             // Counted before it is written, so that the count stands still when writing does.
             let counted = || {
@@ -154,6 +157,12 @@ async fn serve(mut socket: TcpStream, ledger: &Ledger) -> io::Result<()> {
         }
         Command::Reset => socket.set_zero_linger(),
     }
+}
+
+async fn echo(socket: &mut TcpStream) -> io::Result<()> {
+    let (mut reader, mut writer) = socket.split();
+    tokio::io::copy(&mut reader, &mut writer).await?;
+    writer.shutdown().await
 }
 
 /// Bounds what a sender that never ends has in its socket unsent. A thousand such buffers of the kernel's choice (4 MB)

@@ -49,6 +49,8 @@ pub struct Job {
     pub seconds: f64,
     /// What random choices begin with.
     pub seed: u64,
+    /// Whether requests are sent with real-time priority.
+    pub realtime: bool,
 }
 
 /// What came out.

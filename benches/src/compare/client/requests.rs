@@ -16,6 +16,7 @@ use super::{Job, Outcome, bulk::Bulk};
 use crate::{
     carrier::{Rx, Tx, load::Direction},
     open_loop::{self, Latencies, REQUEST, Schedule},
+    realtime::{self, Rank},
     stats::micros,
     target::Command,
 };
@@ -57,6 +58,9 @@ async fn measure(job: &Job, time: Duration, outcome: &mut Outcome) -> anyhow::Re
     let requests = u32::try_from(time.as_millis() / PERIOD.as_millis())?.max(1);
     let job = job.clone();
     let own = move || {
+        if job.realtime {
+            realtime::enter(Rank::Measuring)?;
+        }
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(run(&job, requests))
     };
@@ -68,7 +72,7 @@ async fn measure(job: &Job, time: Duration, outcome: &mut Outcome) -> anyhow::Re
 async fn run(job: &Job, requests: u32) -> anyhow::Result<(Latencies, Outcome)> {
     let mut outcome = Outcome::default();
     let sockets = job
-        .open_all(vec![Command::Echo; STREAMS as usize], &mut outcome)
+        .open_all(vec![Command::Respond; STREAMS as usize], &mut outcome)
         .await?;
     let start = Instant::now() + PERIOD;
     let schedule = |index| Schedule {

@@ -4,7 +4,7 @@ use std::{net::TcpListener, str::FromStr};
 
 use anyhow::{Context as _, ensure};
 
-use super::{Child, Place, Running};
+use super::{Child, Place, Running, Site};
 use crate::client::Path;
 
 /// A command that starts a tunnel: all of its processes, in the foreground.
@@ -44,7 +44,7 @@ impl Custom {
     pub(super) async fn start(&self, place: &Place) -> anyhow::Result<Running> {
         // Free at the moment; the command is told, for it cannot tell.
         let entry = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let exec = |namespace: &Option<String>| match namespace {
+        let exec = |site: &Site| match &site.namespace {
             Some(namespace) => format!("ip netns exec {namespace}"),
             None => String::new(),
         };
@@ -58,7 +58,11 @@ impl Custom {
         ]
         .map(|(name, value)| (name.to_owned(), value));
         let words = ["sh", "-c", &self.command].map(Into::into);
-        let child = Child::start(&self.name, None, &words, &environment)?;
+        let site = Site {
+            namespace: None,
+            ..place.near.clone()
+        };
+        let child = Child::start(&self.name, &site, &words, &environment)?;
         let path = if self.connect {
             Path::Proxy(entry)
         } else {

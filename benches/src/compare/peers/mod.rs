@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 pub use self::{command::Custom, tunnel::Tunnel};
-use super::child::Child;
+use super::child::{Child, Site};
 use crate::{carrier::Kind, client::Path, process};
 
 /// What is compared.
@@ -49,10 +49,10 @@ pub struct Place {
     pub credentials: PathBuf,
     /// The target, as the agent sees it.
     pub target: SocketAddr,
-    /// The network namespace of the clients and the server; `None` is this process's.
-    pub near: Option<String>,
-    /// The network namespace of the agent and the target.
-    pub far: Option<String>,
+    /// The end of the clients and the server.
+    pub near: Site,
+    /// The end of the agent and the target.
+    pub far: Site,
     /// The server's address, as the agent sees it.
     pub near_ip: std::net::IpAddr,
     /// The agent's address, as the server sees it.
@@ -139,14 +139,14 @@ impl Relay {
         let target = place.target.to_string();
         let mut far = Child::start(
             "the second hop",
-            place.far.as_deref(),
+            &place.far,
             &words(["far", self.name(), &far_ip, "--target", &target]),
             &[],
         )?;
         let link = far.line("listening on ").await?;
         let mut near = Child::start(
             "the first hop",
-            place.near.as_deref(),
+            &place.near,
             &words(["near", self.name(), "127.0.0.1", "--far", &link]),
             &[],
         )?;

@@ -107,7 +107,7 @@ impl Tunnel {
             .chain(flag("--tls-key", key))
             .chain(flag("--agent-ca", credentials.ca_file()))
             .chain(self.server.iter().map(Into::into));
-        let mut server = Child::start("tunnel-server", place.near.as_deref(), &words.collect::<Vec<_>>(), &[])?;
+        let mut server = Child::start("tunnel-server", &place.near, &words.collect::<Vec<_>>(), &[])?;
         let agents = address(&server.line("listening for agents").await?, "addr=")?;
         let proxy = address(&server.line("listening for clients").await?, "connect://")?;
 
@@ -125,7 +125,7 @@ impl Tunnel {
             .chain(flag("--key", key))
             .chain(flag("--ca", credentials.ca_file()))
             .chain(self.agent.iter().map(Into::into));
-        let mut agent = Child::start("tunnel-agent", place.far.as_deref(), &words.collect::<Vec<_>>(), &[])?;
+        let mut agent = Child::start("tunnel-agent", &place.far, &words.collect::<Vec<_>>(), &[])?;
         agent.line("connected with server").await?;
         Ok(Running {
             path: Path::Proxy(proxy),

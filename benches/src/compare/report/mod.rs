@@ -28,6 +28,8 @@ pub struct Settings {
     pub seed: u64,
     /// Over what; `None` is loopback.
     pub link: Option<Link>,
+    /// Whether peers, and what measures latency, had real-time priority.
+    pub realtime: bool,
     /// Carriers with settings of their own.
     pub variants: Vec<Tunnel>,
     /// How many measurements there are to be, with their repetitions.
@@ -206,6 +208,7 @@ mod tests {
             seconds: 0.5,
             seed: 1,
             link: None,
+            realtime: true,
             variants: vec!["bbr=quic --quic-congestion bbr server: --threads 2".parse().unwrap()],
             measurements: 5,
         };

@@ -34,6 +34,9 @@ impl Report {
             settings.seed,
             took.as_secs_f64(),
         );
+        if settings.realtime {
+            text.push_str("Peers, and what sends and answers requests, with real-time priority.\n");
+        }
         for variant in &settings.variants {
             let of_end = [("server", &variant.server), ("agent", &variant.agent)];
             let flags = of_end.map(|(end, flags)| match &flags[..] {
