@@ -9,24 +9,27 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use super::Socket;
+use super::{
+    Socket,
+    crowd::{Crowd, EVERYBODY, Member},
+};
 
 /// The smallest buffer, and the first: most streams carry a request and an answer.
 pub(super) const SMALL: usize = 1024;
 /// The largest buffer before [`GROW_TO_LARGE`]: a full TLS record or HTTP/2 frame.
 pub(super) const MEDIUM: usize = 16 * 1024;
-/// The largest buffer: beyond it, larger reads gain nothing measurable.
+/// The largest buffer, while there are few such: beyond it, larger reads gain nothing measurable.
 pub(super) const LARGE: usize = 128 * 1024;
 /// A stream that has read this much is a bulk transfer, worth a large buffer.
-const GROW_TO_LARGE: u64 = 10 * 1024 * 1024;
+const GROW_TO_LARGE: u64 = 1024 * 1024;
 
 /// Reads from a socket into buffers that fit the traffic, and gives the bytes away without copying them.
 ///
 /// A buffer is twice the size of what the burst has brought so far, or of what the last one brought, between [`SMALL`]
-/// and a limit that rises with the bytes read. So bulk reaches large buffers in a few reads, and a small message does
+/// and a limit that rises with the bytes read, and falls while many streams move bulk. So bulk reaches large buffers in a few reads, and a small message does
 /// not pin a large buffer while the carrier waits for its acknowledgement. While the socket has nothing to read there
 /// is no buffer at all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ReadBuffer {
     free: BytesMut,
     /// Bytes read in all.
@@ -35,9 +38,30 @@ pub(super) struct ReadBuffer {
     burst: usize,
     /// What the burst before brought.
     last_burst: usize,
+    crowd: &'static Crowd,
+    /// Its place in the crowd, while it is amid a burst of bulk.
+    member: Option<Member>,
+}
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self::in_crowd(&EVERYBODY)
+    }
 }
 
 impl ReadBuffer {
+    /// One that counts among others than [`EVERYBODY`].
+    pub(super) fn in_crowd(crowd: &'static Crowd) -> Self {
+        Self {
+            free: BytesMut::new(),
+            read: 0,
+            burst: 0,
+            last_burst: 0,
+            crowd,
+            member: None,
+        }
+    }
+
     /// Reads once; `None` at the socket's end.
     pub(super) fn poll_read<S: Socket>(
         &mut self,
@@ -47,6 +71,7 @@ impl ReadBuffer {
         let read = self.poll_fill(cx, socket);
         if read.is_pending() {
             self.free = BytesMut::new();
+            self.member = None;
             if self.burst > 0 {
                 self.last_burst = std::mem::take(&mut self.burst);
             }
@@ -61,14 +86,19 @@ impl ReadBuffer {
         // A nearly used up block would only make the next read short.
         if self.free.capacity() < SMALL / 2 {
             ready!(socket.poll_read_ready(cx))?;
-            self.free = BytesMut::with_capacity(self.next_size());
+            let size = self.next_size();
+            self.free = BytesMut::with_capacity(size);
         }
         pin!(socket.read_buf(&mut self.free)).poll(cx)
     }
 
     /// The size of the next buffer.
-    fn next_size(&self) -> usize {
-        let limit = if self.read < GROW_TO_LARGE { MEDIUM } else { LARGE };
+    fn next_size(&mut self) -> usize {
+        let limit = if self.read < GROW_TO_LARGE {
+            MEDIUM
+        } else {
+            self.member.get_or_insert_with(|| self.crowd.join()).share()
+        };
         let burst = self.burst.max(self.last_burst).min(limit);
         (2 * burst).next_power_of_two().clamp(SMALL, limit)
     }

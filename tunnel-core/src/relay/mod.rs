@@ -17,6 +17,7 @@
 //! waits for the other.
 
 mod buffer;
+mod crowd;
 mod idle;
 mod meter;
 mod receiving;
@@ -92,7 +93,8 @@ impl RelayOptions {
 /// Moves bytes between `socket` and `stream` until both directions have ended. `early` was read from the socket
 /// already and goes first.
 ///
-/// At most one chunk read from the socket (16 KiB; 128 KiB in bulk transfers) and 64 KiB taken from the stream are held
+/// At most one chunk read from the socket (16 KiB; 128 KiB in bulk transfers, less while there are more than 128 of them)
+/// and 64 KiB taken from the stream are held
 /// at any time, and next to nothing while no bytes move.
 pub fn relay<S: Socket>(socket: S, early: Bytes, stream: Duplex, options: RelayOptions) -> Relay<S> {
     let limited = options.idle_limit.is_some() || options.half_close_limit.is_some();

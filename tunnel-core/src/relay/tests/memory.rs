@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 
 use super::{
     buffer::{LARGE, MEDIUM, ReadBuffer, SMALL},
+    crowd::Crowd,
     *,
 };
 
@@ -69,11 +70,12 @@ async fn burst(buffer: &mut ReadBuffer, near: &mut DuplexStream, socket: &mut Du
 
 #[tokio::test(start_paused = true)]
 async fn buffers_grow_with_the_traffic_and_shrink_with_it() {
+    static ALONE: Crowd = Crowd::new();
     let (mut socket, mut near) = duplex(64 << 20);
-    let mut buffer = ReadBuffer::default();
+    let mut buffer = ReadBuffer::in_crowd(&ALONE);
 
     // A stream begins small and doubles within its first burst, up to the first limit.
-    let sizes = burst(&mut buffer, &mut near, &mut socket, 1 << 20).await;
+    let sizes = burst(&mut buffer, &mut near, &mut socket, 1 << 19).await;
     assert_eq!(sizes[..4], [SMALL, 2 * SMALL, 8 * SMALL, MEDIUM]);
     assert_eq!(sizes.iter().max(), Some(&MEDIUM));
 
@@ -86,4 +88,23 @@ async fn buffers_grow_with_the_traffic_and_shrink_with_it() {
     socket.write_all(&[0; 10]).await.unwrap();
     poll_fn(|cx| buffer.poll_read(cx, &mut near)).await.unwrap();
     assert!(buffer.held() <= SMALL, "{}", buffer.held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_bulk_transfers_share_what_their_reads_hold() {
+    static CROWD: Crowd = Crowd::new();
+    let (mut socket, mut near) = duplex(64 << 20);
+    let mut buffer = ReadBuffer::in_crowd(&CROWD);
+    burst(&mut buffer, &mut near, &mut socket, 2 << 20).await;
+    let mut others = Vec::new();
+    for (members, largest) in [(128, LARGE), (256, LARGE / 2), (10_000, MEDIUM), (2, LARGE)] {
+        // The one that reads is a member, too, amid its bursts.
+        others.resize_with(members - 1, || CROWD.join());
+        let sizes = burst(&mut buffer, &mut near, &mut socket, 4 << 20).await;
+        assert_eq!(sizes.iter().max(), Some(&largest), "{members} of them: {sizes:?}");
+    }
+    others.clear();
+    assert_eq!(CROWD.join().share(), LARGE);
+    let all: Vec<_> = (0..256).map(|_| CROWD.join()).collect();
+    assert_eq!(all[0].share(), LARGE / 2, "between bursts nobody is counted");
 }
