@@ -26,9 +26,9 @@ const GROW_TO_LARGE: u64 = 1024 * 1024;
 /// Reads from a socket into buffers that fit the traffic, and gives the bytes away without copying them.
 ///
 /// A buffer is twice the size of what the burst has brought so far, or of what the last one brought, between [`SMALL`]
-/// and a limit that rises with the bytes read, and falls while many streams move bulk. So bulk reaches large buffers in a few reads, and a small message does
-/// not pin a large buffer while the carrier waits for its acknowledgement. While the socket has nothing to read there
-/// is no buffer at all.
+/// and a limit that rises with the bytes read, and falls while many streams move bulk. So bulk reaches large buffers in a
+/// few reads, and a small message does not pin a large buffer while the carrier waits for its acknowledgement. While the
+/// socket has nothing to read there is no buffer at all.
 #[derive(Debug)]
 pub(super) struct ReadBuffer {
     free: BytesMut,
