@@ -77,11 +77,11 @@ fn peers_have_real_time_priority_if_that_is_wanted_and_can_be_had() {
         policies.path().display()
     );
     let arguments = ["--realtime", "--repetitions=1", &peer, "--only=spy,direct", "--cell=rr"];
-    if let Err(error) = benches::realtime::check() {
+    if benches::realtime::check().is_err() {
         let output = command().args(arguments).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains(&format!("{error:#}")), "{said}");
+        assert!(said.contains("real-time priority takes"), "{said}");
         return;
     }
     let (json, said) = compare(3, &arguments);

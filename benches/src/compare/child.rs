@@ -36,7 +36,7 @@ pub struct Child {
 type Said = Arc<Mutex<VecDeque<String>>>;
 
 /// Where and how programs run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Site {
     /// Their network namespace; `None` is this process's.
     pub namespace: Option<String>,
