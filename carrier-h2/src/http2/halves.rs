@@ -3,14 +3,17 @@
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use tokio::time::Instant;
 use tunnel_core::{Duplex, RecvError, RecvStream, SendError, SendStream, StreamCode};
 
-use super::stream::{Rx, Stream, Tx};
+use super::{
+    hub::Hub,
+    stream::{Rx, State, Stream, Tx},
+};
 
 /// Both halves.
 pub(crate) fn duplex(stream: &Arc<Stream>) -> Duplex {
@@ -35,33 +38,46 @@ impl SendHalf {
     }
 }
 
+impl State {
+    fn check_sender(&self, hub: &Hub) -> Result<(), SendError> {
+        match self.tx {
+            Tx::Open => hub.ended().map_or(Ok(()), |error| Err(SendError::Connection(error))),
+            Tx::Finished => Err(SendError::Finished),
+            Tx::Reset(code) => Err(SendError::Reset(code)),
+            Tx::Stopped(code) => Err(SendError::Stopped(code)),
+        }
+    }
+
+    /// How many bytes may be queued, while fewer than `enough` are.
+    fn poll_room(&mut self, cx: &mut Context<'_>, hub: &Hub, enough: usize) -> Poll<Result<usize, SendError>> {
+        self.check_sender(hub)?;
+        if self.outbox.len() < enough {
+            return Poll::Ready(Ok(hub.send_queue - self.outbox.len()));
+        }
+        self.wakers.send = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
 impl SendStream for SendHalf {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>> {
-        let mut state = self.0.lock();
-        match state.tx {
-            Tx::Open => {}
-            Tx::Finished => return Poll::Ready(Err(SendError::Finished)),
-            Tx::Reset(code) => return Poll::Ready(Err(SendError::Reset(code))),
-            Tx::Stopped(code) => return Poll::Ready(Err(SendError::Stopped(code))),
-        }
         let hub = &self.0.hub;
-        if let Some(error) = hub.ended() {
-            return Poll::Ready(Err(SendError::Connection(error)));
-        }
+        let mut state = self.0.lock();
         if data.is_empty() {
-            return Poll::Ready(Ok(0));
+            return Poll::Ready(state.check_sender(hub).map(|()| 0));
         }
-        let room = hub.send_queue.saturating_sub(state.outbox.len());
-        if room == 0 {
-            state.wakers.send = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
+        let room = ready!(state.poll_room(cx, hub, hub.send_queue))?;
         let count = room.min(data.len());
         state.outbox.push(data.split_to(count));
         drop(state);
         hub.counters.bytes_sent.fetch_add(count as u64, Ordering::Relaxed);
         self.0.post();
         Poll::Ready(Ok(count))
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        let hub = &self.0.hub;
+        self.0.lock().poll_room(cx, hub, hub.send_queue / 2 + 1)
     }
 
     /// The driver moves what is queued.

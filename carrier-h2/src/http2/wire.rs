@@ -223,7 +223,7 @@ impl Wire {
                 return Fed::held_up(fed);
             }
         }
-        if fed > 0 && state.outbox.len() < send_queue {
+        if fed > 0 && state.outbox.len() <= send_queue / 2 {
             wake(&mut state.wakers.send);
         }
         Fed {

@@ -64,12 +64,7 @@ impl SendHalf {
 
     /// Queues some of `data`, which is payload or preamble.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>> {
-        match self.state {
-            State::Open => {}
-            State::Finished | State::Delivered => return Poll::Ready(Err(SendError::Finished)),
-            State::Reset(code) => return Poll::Ready(Err(SendError::Reset(code))),
-            State::Stopped(code) => return Poll::Ready(Err(SendError::Stopped(code))),
-        }
+        self.check_open()?;
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -90,6 +85,15 @@ impl SendHalf {
             }
             Err(error) => Err(self.fail(error)),
         })
+    }
+
+    fn check_open(&self) -> Result<(), SendError> {
+        match self.state {
+            State::Open => Ok(()),
+            State::Finished | State::Delivered => Err(SendError::Finished),
+            State::Reset(code) => Err(SendError::Reset(code)),
+            State::Stopped(code) => Err(SendError::Stopped(code)),
+        }
     }
 
     /// Queues all of a preamble.
@@ -205,6 +209,15 @@ impl SendStream for SendHalf {
             .bytes_sent
             .fetch_add(sent as u64, Ordering::Relaxed);
         Poll::Ready(Ok(sent))
+    }
+
+    /// quinn tells only those who write.
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        self.check_open()?;
+        Poll::Ready(match self.shared.ended() {
+            Some(error) => Err(SendError::Connection(error)),
+            None => Ok(usize::MAX),
+        })
     }
 
     /// quinn's own task sends what is queued.

@@ -83,6 +83,11 @@ impl SendStream for Sender {
         Poll::Ready(Ok(len))
     }
 
+    /// It does not know.
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        Poll::Ready(Ok(usize::MAX))
+    }
+
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         Poll::Ready(self.open().map(drop))
     }

@@ -45,6 +45,10 @@ impl SendStream for CountedSend {
         polled
     }
 
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        self.tx.poll_room(cx)
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         self.tx.poll_flush(cx)
     }

@@ -55,6 +55,14 @@ impl State {
         }
     }
 
+    pub(super) fn poll_room(&mut self, cx: &Context<'_>, id: StreamId) -> Poll<Result<usize, SendError>> {
+        match self.mux.room(id) {
+            Ok(room) => Poll::Ready(Ok(room)),
+            Err(WriteError::Blocked) => self.waiting.wait(id, On::Send, cx),
+            Err(error) => Poll::Ready(Err(self.send_error(error))),
+        }
+    }
+
     pub(super) fn poll_stopped(&mut self, cx: &Context<'_>, id: StreamId) -> Poll<Result<StreamCode, SendError>> {
         if let Some(code) = self.mux.send_stopped(id) {
             return Poll::Ready(Ok(code));
@@ -81,6 +89,10 @@ impl SendStream for SendHalf {
         let sent = ready!(self.shared.visit(|state| state.poll_send(cx, self.id, data)));
         progress.made_progress();
         Poll::Ready(sent)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        self.shared.visit(|state| state.poll_room(cx, self.id))
     }
 
     /// The driver sends what is queued.

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 use super::{
@@ -62,19 +62,29 @@ impl ReadBuffer {
         }
     }
 
-    /// Reads once; `None` at the socket's end.
+    /// Pending while a read would be.
+    pub(super) fn poll_ready<S: Socket>(&mut self, cx: &mut Context<'_>, socket: &mut S) -> Poll<io::Result<()>> {
+        let ready = socket.poll_read_ready(cx);
+        if ready.is_pending() {
+            self.end_burst();
+        }
+        ready
+    }
+
+    /// Reads once, at most `most` bytes (which must not be zero); `None` at the socket's end.
     pub(super) fn poll_read<S: Socket>(
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut S,
+        most: usize,
     ) -> Poll<io::Result<Option<Bytes>>> {
-        let read = self.poll_fill(cx, socket);
+        // A nearly used up block would only make the next read short.
+        if self.free.capacity() < SMALL / 2 {
+            self.free = BytesMut::with_capacity(self.next_size(most));
+        }
+        let read = pin!(socket.read_buf(&mut (&mut self.free).limit(most))).poll(cx);
         if read.is_pending() {
-            self.free = BytesMut::new();
-            self.member = None;
-            if self.burst > 0 {
-                self.last_burst = std::mem::take(&mut self.burst);
-            }
+            self.end_burst();
         }
         let read = ready!(read)?;
         self.read = self.read.saturating_add(read as u64);
@@ -82,25 +92,29 @@ impl ReadBuffer {
         Poll::Ready(Ok((read > 0).then(|| self.free.split().freeze())))
     }
 
-    fn poll_fill<S: Socket>(&mut self, cx: &mut Context<'_>, socket: &mut S) -> Poll<io::Result<usize>> {
-        // A nearly used up block would only make the next read short.
-        if self.free.capacity() < SMALL / 2 {
-            ready!(socket.poll_read_ready(cx))?;
-            let size = self.next_size();
-            self.free = BytesMut::with_capacity(size);
+    /// Holds nothing until the next read.
+    pub(super) fn rest(&mut self) {
+        self.free = BytesMut::new();
+        self.member = None;
+    }
+
+    /// The socket has nothing more for now.
+    fn end_burst(&mut self) {
+        self.rest();
+        if self.burst > 0 {
+            self.last_burst = std::mem::take(&mut self.burst);
         }
-        pin!(socket.read_buf(&mut self.free)).poll(cx)
     }
 
     /// The size of the next buffer.
-    fn next_size(&mut self) -> usize {
+    fn next_size(&mut self, most: usize) -> usize {
         let limit = if self.read < GROW_TO_LARGE {
             MEDIUM
         } else {
             self.member.get_or_insert_with(|| self.crowd.join()).share()
         };
         let burst = self.burst.max(self.last_burst).min(limit);
-        (2 * burst).next_power_of_two().clamp(SMALL, limit)
+        (2 * burst).next_power_of_two().min(most).clamp(SMALL, limit)
     }
 
     /// Bytes held for reading into.

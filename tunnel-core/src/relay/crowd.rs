@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::buffer::{LARGE, MEDIUM};
 
-/// What the reads of all bulk transfers of the process may hold together, if that is [`MEDIUM`] or more for each. What is read
-/// waits for its turn to be sent: more than the processors' caches keep is slower to send than small reads are to make.
+/// What the reads of all bulk transfers of the process may hold together, if that is [`MEDIUM`] or more for each. Where
+/// the carrier does not say when there is room, what is read waits for its turn to be sent: more than the processors'
+/// caches keep is slower to send than small reads are to make.
 const BULK_BYTES: usize = 16 * 1024 * 1024;
 
 /// Everybody who moves bulk in this process.

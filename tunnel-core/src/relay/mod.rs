@@ -13,6 +13,8 @@
 //! | the connection ends | what had arrived goes on, and behind it a reset, or the clean end if that had arrived |
 //! | a limit passes, this process ends it, or the relay is dropped | all of that at once: reset and stop of the stream, reset of the socket |
 //!
+//! The socket is read, and its end seen, while the stream has room.
+//!
 //! A socket cannot say "stop": shutting down its reading side tells its other end nothing. So a stopped direction just
 //! waits for the other.
 

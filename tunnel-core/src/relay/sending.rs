@@ -7,7 +7,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Socket, buffer::ReadBuffer, turn::Turn};
+use super::{
+    Socket,
+    buffer::{MEDIUM, ReadBuffer},
+    turn::Turn,
+};
 use crate::{error::SendError, stream::SendStream};
 
 /// Moves what the socket gives into the stream, and its end as a clean end.
@@ -76,7 +80,7 @@ impl Sending {
         turn: &mut Turn,
     ) -> Poll<()> {
         while !self.at_end && !turn.is_over() {
-            match ready!(self.buffer.poll_read(cx, socket)) {
+            match ready!(self.buffer.poll_read(cx, socket, MEDIUM)) {
                 Ok(Some(bytes)) => turn.moved(bytes.len()),
                 Ok(None) | Err(_) => self.at_end = true,
             }
@@ -114,7 +118,12 @@ impl Sending {
         cx: &mut Context<'_>,
         socket: &mut S,
     ) -> Poll<Result<Option<Bytes>, SendingError>> {
-        match ready!(self.buffer.poll_read(cx, socket)).map_err(SendingError::Socket)? {
+        ready!(self.buffer.poll_ready(cx, socket)).map_err(SendingError::Socket)?;
+        let Poll::Ready(room) = self.tx.poll_room(cx)? else {
+            self.buffer.rest();
+            return Poll::Pending;
+        };
+        match ready!(self.buffer.poll_read(cx, socket, room)).map_err(SendingError::Socket)? {
             None if self.truncated => Poll::Ready(Err(SendingError::Socket(io::ErrorKind::ConnectionReset.into()))),
             chunk => Poll::Ready(Ok(chunk)),
         }

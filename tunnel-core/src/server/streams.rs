@@ -293,6 +293,10 @@ impl SendStream for TrackedSend {
         polled
     }
 
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        self.poll(SENDING, cx, |tx, cx| tx.poll_room(cx))
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         self.poll(SENDING, cx, |tx, cx| tx.poll_flush(cx))
     }
@@ -412,6 +416,9 @@ mod tests {
 
     impl SendStream for Mute {
         fn poll_send(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<Result<usize, SendError>> {
+            Poll::Pending
+        }
+        fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
             Poll::Pending
         }
         fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {

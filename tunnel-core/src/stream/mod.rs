@@ -33,6 +33,17 @@ pub trait SendStream: fmt::Debug + Send {
     /// Bytes are either still in `data` or queued.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>>;
 
+    /// Ready when it is time to fetch bytes for [`poll_send`](Self::poll_send), with how many it is likely to take, at least
+    /// one: who can leave them where they are until then, as a socket can, asks first, and holds nothing meanwhile. A
+    /// promise to take them it is not. A carrier that does not know says [`usize::MAX`].
+    ///
+    /// It wakes the task that `poll_send` would wake, in its place; like that, it fails when no bytes are taken any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// To ask and then not to send takes nothing from other streams.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>>;
+
     /// Asks that everything queued be put on the wire soon; ready when nothing of this stream waits in a buffer of
     /// this process that would need another call to move on. It does not wait for the peer.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>>;

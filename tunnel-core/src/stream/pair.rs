@@ -116,6 +116,21 @@ impl SendStream for Sender {
         Poll::Ready(Ok(len))
     }
 
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        let mut state = self.0.lock();
+        state.check_sender()?;
+        if state.finished {
+            return Poll::Ready(Err(SendError::Finished));
+        }
+        match state.window - state.queued {
+            0 => {
+                state.sender = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            room => Poll::Ready(Ok(room)),
+        }
+    }
+
     fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         Poll::Ready(self.0.lock().check_sender())
     }

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 /// What a fresh stream may send before it counts as busy.
-const FRESH: usize = 16 * 1024;
+pub(super) const FRESH: usize = 16 * 1024;
 /// What a busy stream may send in its turn while others wait. A turn costs both ends a wake-up, a read and a write, so it
 /// is worth a whole message.
 const BUSY: usize = super::MAX_PAYLOAD;
@@ -66,6 +66,8 @@ pub struct Schedule<K> {
     busy: VecDeque<K>,
     /// How many turns of busy streams are over.
     turns: u64,
+    /// How many streams wait for their turn elsewhere.
+    elsewhere: u64,
 }
 
 /// Whether the stream at the head may send now.
@@ -84,6 +86,7 @@ impl<K> Default for Schedule<K> {
             fresh: VecDeque::new(),
             busy: VecDeque::new(),
             turns: 0,
+            elsewhere: 0,
         }
     }
 }
@@ -106,10 +109,33 @@ impl<K: Copy> Schedule<K> {
         self.push(name, turn, list);
     }
 
+    /// Puts in a stream that has waited for its turn elsewhere, behind those that are busy.
+    pub fn enter_busy(&mut self, name: K, turn: &mut Turn) {
+        if !matches!(turn.place, Place::In(_)) {
+            turn.deficit = to_deficit(BUSY);
+            self.begin_round(turn);
+            self.push(name, turn, List::Busy);
+        }
+    }
+
+    /// Says how many streams wait for their turn elsewhere: it takes them a turn each to come round.
+    pub fn note_elsewhere(&mut self, streams: usize) {
+        self.elsewhere = streams as u64;
+    }
+
     /// The stream whose turn it is.
     #[must_use]
     pub fn head(&self) -> Option<K> {
         self.fresh.front().or_else(|| self.busy.front()).copied()
+    }
+
+    /// Whether the stream goes before those that are busy, or would if it had something to send.
+    #[must_use]
+    pub fn is_first(&self, turn: &Turn) -> bool {
+        match turn.place {
+            Place::In(list) | Place::Parked(list) => list == List::Fresh && turn.deficit > 0,
+            Place::Out => turn.deficit > 0 || self.turns >= turn.renewal,
+        }
     }
 
     /// How many streams are in.
@@ -185,7 +211,7 @@ impl<K: Copy> Schedule<K> {
 
     /// The next quantum comes when all that are busy now have had their turn.
     fn begin_round(&self, turn: &mut Turn) {
-        turn.renewal = self.turns + self.busy.len() as u64;
+        turn.renewal = self.turns + self.busy.len() as u64 + self.elsewhere;
     }
 
     fn push(&mut self, name: K, turn: &mut Turn, list: List) {
@@ -281,6 +307,39 @@ mod tests {
             assert_eq!(world.next(), Some((0, 100)));
             // A pause of one turn, of which it is fresh for 160 in each round of 16.
             world.next().unwrap();
+        }
+    }
+
+    #[test]
+    fn who_has_waited_elsewhere_goes_behind_the_busy_and_has_a_whole_turn() {
+        let mut world = World::default();
+        (1..=3).for_each(|index| world.add(index, 10 << 20));
+        for _ in 0..6 {
+            world.next();
+        }
+        let (turn, left) = world.streams.entry(4).or_default();
+        *left = 10 << 20;
+        world.schedule.enter_busy(4, turn);
+        let order = [(); 6].map(|()| world.next().unwrap());
+        let place = order.iter().position(|(index, _)| *index == 4).unwrap();
+        assert_eq!(order[place], (4, BUSY));
+        assert!(place >= 2, "{order:?}");
+    }
+
+    #[test]
+    fn a_round_has_a_turn_for_each_who_waits_elsewhere() {
+        for (elsewhere, is_first) in [(0, true), (100, false)] {
+            let mut world = World::default();
+            world.schedule.note_elsewhere(elsewhere);
+            (1..=3).for_each(|index| world.add(index, 10 << 20));
+            world.add(0, FRESH + BUSY);
+            while world.streams[&0].1 > 0 {
+                world.next();
+            }
+            for _ in 0..20 {
+                world.next();
+            }
+            assert_eq!(world.schedule.is_first(&world.streams[&0].0), is_first, "{elsewhere}");
         }
     }
 

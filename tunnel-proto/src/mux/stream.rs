@@ -59,6 +59,12 @@ pub(super) struct Sending {
     pub(super) queue: Queue,
     /// Whether the writer waits for room.
     pub(super) blocked: bool,
+    /// Whether it is in line for it.
+    pub(super) in_line: bool,
+    /// How much room the writer was told of, until it writes.
+    pub(super) promised: Option<usize>,
+    /// How much it may still queue of what it was called for.
+    pub(super) left: usize,
     /// Whether it is on the list of those that wait for memory.
     pub(super) starved: bool,
     /// Whether the application has let go of it.
@@ -91,6 +97,9 @@ impl Stream {
                 credit: SendCredit::new(allowed),
                 queue: Queue::default(),
                 blocked: false,
+                in_line: false,
+                promised: None,
+                left: 0,
                 starved: false,
                 released: false,
             },
@@ -114,6 +123,11 @@ impl Stream {
     /// Whether there is something to send for which there is credit. The acceptor's answer goes before everything.
     pub(super) fn is_ready(&self) -> bool {
         self.send.is_ready() && !self.is_waiting()
+    }
+
+    /// Whether its writer may queue anything at all.
+    pub(super) fn takes_bytes(&self) -> bool {
+        self.send.state == SendState::Open && self.opening != Opening::Over && !self.is_waiting()
     }
 
     /// Whether the peer has asked for it and was not answered.

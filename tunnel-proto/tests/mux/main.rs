@@ -8,6 +8,7 @@ mod corpora;
 mod floods;
 mod hostile;
 mod judge;
+mod line;
 mod memory;
 mod model;
 mod opening;

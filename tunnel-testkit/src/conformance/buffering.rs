@@ -1,11 +1,12 @@
 //! Law 8: bounded buffers.
 
+use tokio::try_join;
 use tunnel_core::Backpressure;
 
 use super::{
     harness::Harness,
-    seen::{OrSeen, Verdict, ensure},
-    traffic::{CHUNK, expect_end, fill, recv_pattern},
+    seen::{OrSeen, Verdict, ensure, within},
+    traffic::{CHUNK, expect_end, fill, recv_pattern, room},
     world::World,
 };
 use crate::Side;
@@ -42,7 +43,11 @@ pub(super) async fn law_08_bounded_buffers(harness: &dyn Harness, first: Side) -
             "after {read} bytes were read, {} are under way, and {bound} is the bound",
             *sent + more - read
         );
-        recv_pattern(&mut *far.rx, read, *sent + more, || CHUNK).await?;
+        // Who waits for room hears of it.
+        let room = within(harness.patience() / 8, "room where all was read", room(&mut *near.tx));
+        let recv = recv_pattern(&mut *far.rx, read, *sent + more, || CHUNK);
+        let (room, ()) = try_join!(async { room.await? }, recv)?;
+        ensure!(room > 0, "room for no bytes");
         near.tx.finish().await.or_seen("finishing")?;
         expect_end(&mut *far.rx).await?;
     }

@@ -19,12 +19,12 @@ use super::{
     fixtures::{head, name},
     harness::{Harness, Setup},
     seen::{OrSeen, Seen, Verdict, ensure, within},
-    traffic::{CHUNK, fill, is_pending, pattern, recv_pattern, send_pattern},
+    traffic::{CHUNK, fill, is_pending, pattern, recv_pattern, room, send_pattern},
     world::World,
 };
 use crate::Side;
 
-/// The stream limit of law 9: all but one of them stall.
+/// The stream limit of law 9, where all but one of them stall, and of streams that ask for room.
 const MANY: u32 = 32;
 /// How many exchanges the latency is measured with.
 const EXCHANGES: usize = 200;
@@ -126,7 +126,8 @@ async fn exchange(near: &mut Duplex, far: &mut Duplex) -> Verdict {
 
 pub(super) async fn law_10_stream_limit(harness: &dyn Harness, first: Side) -> Verdict {
     limit(harness, first).await?;
-    starvation(harness, first).await
+    starvation(harness, first).await?;
+    wavering(harness, first).await
 }
 
 /// How many streams fit under the limit of law 10.
@@ -276,5 +277,53 @@ async fn starvation(harness: &dyn Harness, first: Side) -> Verdict {
     }
     ensure!(moved > 0, "the busy streams moved nothing");
     drop(small);
+    world.no_streams().await
+}
+
+/// How many streams ask for room and send nothing.
+const WAVERING: usize = 2 * BUSY;
+
+/// Streams that ask for room and do not use it take none from others.
+async fn wavering(harness: &dyn Harness, first: Side) -> Verdict {
+    let setup = Setup {
+        max_streams: MANY,
+        ..Setup::default()
+    };
+    let world = World::with(harness, first, setup).await?;
+    let what = "transfers beside streams that ask for room and send nothing";
+    let limit = harness.patience() / 8;
+    let mut others = JoinSet::new();
+    for _ in 0..WAVERING {
+        let (mut near, mut far) = world.stream().await?;
+        // Some of them only after they have moved bulk themselves.
+        let size = others.len() * CHUNK / 4;
+        within(limit, what, transfer(&mut near, &mut far, size)).await??;
+        others.spawn(async move {
+            // All halves are kept: dropping one may end both.
+            let (_far, mut near) = (far, near);
+            loop {
+                let room = room(&mut *near.tx).await;
+                ensure!(room? > 0, "room for no bytes");
+                sleep(TICK).await;
+            }
+        });
+    }
+    let mut busy = JoinSet::new();
+    for _ in 0..BUSY {
+        let (mut near, mut far) = world.stream().await?;
+        let size = harness.bulk() / BUSY;
+        busy.spawn(async move { transfer(&mut near, &mut far, size).await });
+    }
+    let transfers = async {
+        while let Some(transfer) = busy.join_next().await {
+            transfer.or_seen(what)??;
+        }
+        Ok(())
+    };
+    within(limit, what, transfers).await??;
+    if let Some(ended) = others.try_join_next() {
+        return ended.or_seen("asking for room")?;
+    }
+    others.shutdown().await;
     world.no_streams().await
 }

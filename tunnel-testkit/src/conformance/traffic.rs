@@ -137,6 +137,11 @@ pub(super) async fn fill(
     Ok(sent)
 }
 
+/// Waits until there is room; gives for how many bytes.
+pub(super) async fn room(tx: &mut dyn SendStream) -> Verdict<usize> {
+    poll_fn(|cx| tx.poll_room(cx)).await.or_seen("asking for room")
+}
+
 /// When a future is dropped that has not completed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dropped {

@@ -19,6 +19,10 @@ pub(crate) trait TxFault: Debug + Send + 'static {
         tx.poll_send(cx, data)
     }
 
+    fn poll_room(&mut self, tx: &mut dyn SendStream, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        tx.poll_room(cx)
+    }
+
     fn poll_flush(&mut self, tx: &mut dyn SendStream, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         tx.poll_flush(cx)
     }
@@ -61,6 +65,11 @@ impl<F: TxFault> SendStream for FaultyTx<F> {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, SendError>> {
         let (fault, tx) = self.parts();
         fault.poll_send(tx, cx, data)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        let (fault, tx) = self.parts();
+        fault.poll_room(tx, cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -100,6 +100,7 @@ mutations! {
     // What streams owe each other.
     a_sender_buffers_without_bound: law 8, "while nobody read", moving::SenderWithoutBound;
     a_receiver_buffers_without_bound: law 8, "while nobody read", moving::ReceiverWithoutBound;
+    room_wakes_nobody: law 8, "room where all was read: nothing within", sharing::RoomWakesNobody;
     credit_is_shared: law 9, "nothing within", sharing::SharedCredit::default();
     a_stalled_stream_costs_a_quarter: law 9, "bytes took", sharing::StalledStreamsCost::throughput();
     a_stalled_stream_delays: law 9, "an exchange took", sharing::StalledStreamsCost::latency();
@@ -107,6 +108,7 @@ mutations! {
     an_open_that_was_given_up_takes_a_place: law 10, "beyond the limit was given up", opening::OpenLeaksStream;
     the_last_to_wait_is_served_first: law 10, "the place went to", sharing::LastComeFirstServed::default();
     small_streams_starve: law 10, "would be fair", sharing::SmallStreamsStarve::default();
+    room_is_kept_for_who_does_not_come: law 10, "send nothing: nothing within", sharing::RoomIsKept::default();
 
     // How connections end.
     a_receiver_misses_the_cut: law 11, "still wait", ending::ReceiverMissesEnd;

@@ -84,6 +84,96 @@ impl RxFault for Debit {
     }
 }
 
+/// Who asks for room when there is none is never told of any.
+#[derive(Debug)]
+pub(crate) struct RoomWakesNobody;
+
+impl Fault for RoomWakesNobody {
+    fn stream(&self, Duplex { tx, rx }: Duplex) -> Duplex {
+        let tx = FaultyTx::wrap(tx, Deaf { is_full: false });
+        Duplex { tx, rx }
+    }
+}
+
+#[derive(Debug)]
+struct Deaf {
+    is_full: bool,
+}
+
+impl TxFault for Deaf {
+    fn poll_send(
+        &mut self,
+        tx: &mut dyn SendStream,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<usize, SendError>> {
+        let sent = tx.poll_send(cx, data);
+        self.is_full = sent.is_pending();
+        sent
+    }
+
+    fn poll_room(&mut self, tx: &mut dyn SendStream, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        if self.is_full {
+            return Poll::Pending;
+        }
+        tx.poll_room(cx)
+    }
+}
+
+/// Room that was promised is kept for who has asked, until it is used.
+#[derive(Debug, Default)]
+pub(crate) struct RoomIsKept(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    promised: usize,
+    waiting: Vec<Waker>,
+}
+
+impl Fault for RoomIsKept {
+    fn stream(&self, Duplex { tx, rx }: Duplex) -> Duplex {
+        let keeper = Keeper {
+            kept: Arc::clone(&self.0),
+            has_place: false,
+        };
+        let tx = FaultyTx::wrap(tx, keeper);
+        Duplex { tx, rx }
+    }
+}
+
+#[derive(Debug)]
+struct Keeper {
+    kept: Arc<Mutex<Kept>>,
+    has_place: bool,
+}
+
+impl TxFault for Keeper {
+    fn poll_send(
+        &mut self,
+        tx: &mut dyn SendStream,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<usize, SendError>> {
+        let mut kept = self.kept.lock().unwrap();
+        if std::mem::take(&mut self.has_place) {
+            kept.promised -= 1;
+            kept.waiting.drain(..).for_each(Waker::wake);
+        } else if kept.promised >= 8 {
+            kept.waiting.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        tx.poll_send(cx, data)
+    }
+
+    fn poll_room(&mut self, tx: &mut dyn SendStream, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        let room = ready!(tx.poll_room(cx))?;
+        if !std::mem::replace(&mut self.has_place, true) {
+            self.kept.lock().unwrap().promised += 1;
+        }
+        Poll::Ready(Ok(room))
+    }
+}
+
 /// While a stream is stalled, every so many sends of the others are followed by a pause.
 #[derive(Debug)]
 pub(crate) struct StalledStreamsCost {

@@ -41,6 +41,26 @@ async fn an_idle_relay_holds_no_buffers() {
     assert_eq!((relay.sending.buffer.held(), relay.receiving.held()), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_there_is_no_room_for_stays_in_the_socket() {
+    let (mut socket, near) = duplex(64 << 10);
+    let (stream, mut peer) = pair(1000);
+    let mut relay = relay(near, Bytes::new(), stream, RelayOptions::default());
+    let mut cx = Context::from_waker(Waker::noop());
+    socket.write_all(&pattern(10_000)).await.unwrap();
+    for taken in (1000..=10_000).step_by(1000) {
+        assert!(Pin::new(&mut relay).poll(&mut cx).is_pending());
+        assert_eq!((relay.sent, relay.sending.buffer.held()), (taken, 0));
+        assert_eq!(poll_once(&mut peer, 1000).await, Poll::Ready(1000));
+    }
+    // Who waits for room hears that the stream was stopped.
+    socket.write_all(&pattern(2000)).await.unwrap();
+    assert!(Pin::new(&mut relay).poll(&mut cx).is_pending());
+    peer.rx.stop(StreamCode::TARGET_RESET);
+    assert!(Pin::new(&mut relay).poll(&mut cx).is_pending());
+    assert_eq!(relay.sending_half, Half::Broken);
+}
+
 async fn poll_once(peer: &mut Duplex, max: usize) -> Poll<usize> {
     poll_fn(|cx| {
         let recv = peer.rx.poll_recv(cx, max);
@@ -59,7 +79,7 @@ async fn burst(buffer: &mut ReadBuffer, near: &mut DuplexStream, socket: &mut Du
     socket.write_all(&vec![0; len]).await.unwrap();
     let mut sizes = Vec::new();
     let reads = poll_fn(|cx| {
-        while let Poll::Ready(read) = buffer.poll_read(cx, near) {
+        while let Poll::Ready(read) = buffer.poll_read(cx, near, usize::MAX) {
             sizes.push(read.unwrap().unwrap().len());
         }
         Poll::Ready(())
@@ -86,7 +106,7 @@ async fn buffers_grow_with_the_traffic_and_shrink_with_it() {
     // Small messages are then read into small buffers again.
     burst(&mut buffer, &mut near, &mut socket, 10).await;
     socket.write_all(&[0; 10]).await.unwrap();
-    poll_fn(|cx| buffer.poll_read(cx, &mut near)).await.unwrap();
+    poll_fn(|cx| buffer.poll_read(cx, &mut near, usize::MAX)).await.unwrap();
     assert!(buffer.held() <= SMALL, "{}", buffer.held());
 }
 

@@ -11,7 +11,7 @@ use crate::{
         Account, CloseReason, Config, Event, Frame, OpenBlocked, ReadError, StreamId, WriteError,
         budget::Pressure,
         half::{RecvEvent, RecvState, SendEvent, SendState},
-        stream::Opening,
+        stream::{Opening, Stream},
     },
 };
 
@@ -94,34 +94,42 @@ impl Mux {
         self.assert_invariants();
     }
 
+    /// How many bytes the next [`write`](Self::write) takes if it comes at once and memory is not used up, at least one: for a
+    /// writer that can leave them where they are until then. Not to write after all takes no room from others.
+    pub fn room(&mut self, id: StreamId) -> Result<usize, WriteError> {
+        let limit = queue_limit(&self.config, &self.account);
+        let stream = self.writing(id)?;
+        stream.send.promised = None;
+        // Less than half of the queue is not worth a read.
+        let is_worth = stream.send.queue.len() <= limit / 2;
+        let Some(room) = is_worth.then(|| self.find_room(id)).flatten() else {
+            self.block(id);
+            return Err(WriteError::Blocked);
+        };
+        let stream = self.writing(id)?;
+        stream.send.blocked = false;
+        stream.send.promised = Some(room);
+        Ok(room)
+    }
+
     /// Takes bytes off the front of `data` and queues them; gives their number, which is above zero unless `data` is
     /// empty. Never more than the peer has granted.
     pub fn write(&mut self, now: Instant, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
-        if self.closed.is_some() {
-            return Err(WriteError::Closed);
-        }
-        let stream = self.streams.get_mut(&id).ok_or(WriteError::Closed)?;
-        match stream.send.state {
-            SendState::Open => {}
-            SendState::Finishing | SendState::Finished => return Err(WriteError::Finished),
-            SendState::Reset(code) => return Err(WriteError::Reset(code)),
-            SendState::Stopped(code) => return Err(WriteError::Stopped(code)),
-        }
+        let limit = queue_limit(&self.config, &self.account);
+        let stream = self.writing(id)?;
         if data.is_empty() {
             return Ok(0);
         }
-        let taken = if stream.opening == Opening::Over || stream.is_waiting() {
-            0
-        } else {
-            stream
-                .send
-                .room(queue_limit(&self.config, &self.account))
-                .min(data.len())
+        let room = match stream.send.promised.take() {
+            Some(promised) => Some(promised.min(stream.send.room(limit))).filter(|room| *room > 0),
+            None => self.find_room(id),
         };
-        if taken == 0 {
-            stream.send.blocked = true;
+        let Some(room) = room else {
+            self.block(id);
             return Err(WriteError::Blocked);
-        }
+        };
+        let taken = room.min(data.len());
+        let stream = self.streams.get_mut(&id).ok_or(WriteError::Closed)?;
         if self.account.charge_writer(taken as u64).is_err() {
             stream.send.blocked = true;
             if !mem::replace(&mut stream.send.starved, true) {
@@ -132,11 +140,31 @@ impl Mux {
         }
         stream.send.blocked = false;
         stream.send.queue.push(data.split_to(taken));
+        self.line.queued += taken;
         self.stats.bytes_sent += taken as u64;
-        self.schedule.enter(id, &mut stream.turn);
+        if stream.send.left > 0 {
+            stream.send.left = stream.send.left.saturating_sub(taken);
+            self.schedule.enter_busy(id, &mut stream.turn);
+        } else {
+            self.schedule.enter(id, &mut stream.turn);
+        }
         self.watch_memory(now);
         self.assert_invariants();
         Ok(taken)
+    }
+
+    /// The stream, if its sending half takes bytes or will take some.
+    fn writing(&mut self, id: StreamId) -> Result<&mut Stream, WriteError> {
+        if self.closed.is_some() {
+            return Err(WriteError::Closed);
+        }
+        let stream = self.streams.get_mut(&id).ok_or(WriteError::Closed)?;
+        match stream.send.state {
+            SendState::Open => Ok(stream),
+            SendState::Finishing | SendState::Finished => Err(WriteError::Finished),
+            SendState::Reset(code) => Err(WriteError::Reset(code)),
+            SendState::Stopped(code) => Err(WriteError::Stopped(code)),
+        }
     }
 
     /// Ends the sending half cleanly behind everything queued. Again after that, it does nothing.
@@ -150,6 +178,8 @@ impl Mux {
             SendState::Stopped(code) => return Err(WriteError::Stopped(code)),
             state => stream.send.state = state.after(SendEvent::Finish),
         }
+        stream.send.blocked = false;
+        self.line.take_call(id);
         self.make_ready(id);
         self.assert_invariants();
         Ok(())

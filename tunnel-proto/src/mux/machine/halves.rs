@@ -27,8 +27,11 @@ impl Mux {
         let before = send.state;
         send.state = before.after(event);
         if send.state.is_over() && !before.is_over() {
-            self.account.release(send.queue.clear() as u64);
+            let dropped = send.queue.clear();
             send.blocked = false;
+            self.line.queued -= dropped;
+            self.line.take_call(id);
+            self.account.release(dropped as u64);
             self.patience.end_half();
         }
         send.state != before

@@ -7,7 +7,7 @@ impl Mux {
     /// What must hold after every input and command.
     pub(super) fn assert_invariants(&self) {
         if cfg!(debug_assertions) && self.streams.len() <= 64 {
-            let (mut held, mut granted, mut waiting) = (0, 0, 0);
+            let (mut held, mut queued, mut granted, mut waiting) = (0, 0, 0, 0);
             for (id, stream) in &self.streams {
                 let recv = &stream.recv;
                 debug_assert!(
@@ -21,7 +21,14 @@ impl Mux {
                 debug_assert!(self.closed.is_some() || stream.ended == stream.is_over());
                 let listed = self.riders.iter().filter(|rider| *rider == id).count();
                 debug_assert!(self.closed.is_some() || listed == usize::from(stream.rides));
-                held += (recv.queue.len() + stream.send.queue.len()) as u64;
+                queued += stream.send.queue.len();
+                let (called, in_line) = self.line.places(*id);
+                debug_assert!(
+                    called <= usize::from(!stream.send.blocked),
+                    "{id:?} was called and waits"
+                );
+                debug_assert_eq!(in_line, usize::from(stream.send.in_line));
+                held += recv.queue.len() as u64;
                 if recv.state.listens() {
                     granted += recv.credit.outstanding();
                 }
@@ -30,7 +37,8 @@ impl Mux {
                     waiting += 1;
                 }
             }
-            debug_assert_eq!(held, self.account.held());
+            debug_assert_eq!(queued, self.line.queued);
+            debug_assert_eq!(held + queued as u64, self.account.held());
             let open = self.streams.values().filter(|stream| !stream.ended).count();
             debug_assert_eq!(open as u64, self.live);
             if self.closed.is_none() {

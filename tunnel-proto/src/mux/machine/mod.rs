@@ -5,6 +5,7 @@ mod grants;
 mod halves;
 mod input;
 mod invariants;
+mod line;
 mod output;
 mod reclaim;
 mod remote;
@@ -18,6 +19,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
+use self::line::Line;
 use super::{
     Account, CloseReason, Config, Event, Frame, Hello, MuxStats, Side, StreamId, Window,
     credit::{RecvCredit, SendCredit},
@@ -61,6 +63,7 @@ pub struct Mux {
     /// Streams that have credit to announce, though not enough for a message of its own.
     riders: Vec<StreamId>,
     schedule: Schedule<StreamId>,
+    line: Line,
     /// PINGs to be answered.
     pings: VecDeque<[u8; 8]>,
     drain: Drain,
@@ -172,6 +175,7 @@ impl Mux {
             owing: VecDeque::new(),
             riders: Vec::new(),
             schedule: Schedule::default(),
+            line: Line::new(&config),
             pings: VecDeque::new(),
             drain: Drain::default(),
             watch,
@@ -261,6 +265,7 @@ impl Mux {
         self.relief = None;
         self.account.turn_deaf();
         self.schedule.clear();
+        self.line.clear();
         self.owing = VecDeque::new();
         self.riders = Vec::new();
         self.pings = VecDeque::new();

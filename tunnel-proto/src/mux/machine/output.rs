@@ -4,10 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::{
-    Mux,
-    commands::{OPEN_COST, queue_limit},
-};
+use super::{Mux, commands::OPEN_COST};
 use crate::{
     CloseCode, Drain, Text, VarInt,
     mux::{
@@ -19,15 +16,13 @@ use crate::{
     },
 };
 
-/// How much payload goes into one message.
+/// How much goes into one message, or half as much more or less: what a stream sends in its turn is not split, because its
+/// reader would be woken twice, and write twice.
 const FULL: usize = MAX_PAYLOAD;
 /// How many bytes of other frames go into one message.
 const MAX_CONTROL: usize = 16 * 1024;
-/// How many DATA frames go into one message: with their headers, and the other frames, it stays far below what a
-/// message may have.
+/// How many DATA frames go into one message: with their headers it stays below what a message may have.
 const MAX_FRAMES: usize = 512;
-/// A rest of the message smaller than this is left to the next one.
-const SCRAP: usize = 4 * 1024;
 
 impl Mux {
     /// The next message for the link: what cannot wait first, then the bytes of the streams in turn. To be called only
@@ -52,6 +47,10 @@ impl Mux {
         }
         message.push(out.split().freeze());
         self.scratch = out;
+        self.call();
+        if message.is_empty() {
+            self.call_all();
+        }
         if message.is_empty() && self.is_drained() {
             self.end(CloseReason::Local {
                 code: CloseCode::DRAINED,
@@ -77,6 +76,7 @@ impl Mux {
             || self.max_data_due()
             || self.max_streams_due()
             || self.schedule.head().is_some_and(|id| self.may_send(id))
+            || self.line.is_stuck()
             || self.is_drained()
     }
 
@@ -179,7 +179,7 @@ impl Mux {
 
     /// Bytes of the streams in turn, until the message is full.
     fn put_data(&mut self, message: &mut Message, out: &mut BytesMut) {
-        let (mut room, mut frames) = (FULL, 0);
+        let (mut room, mut frames) = (FULL.saturating_sub(out.len()), 0);
         while room > 0
             && frames < MAX_FRAMES
             && let Some(id) = self.schedule.head()
@@ -196,11 +196,10 @@ impl Mux {
             let send = &mut stream.send;
             let credit = send.credit.available().min(self.send_credit.available());
             let credit = usize::try_from(credit).unwrap_or(usize::MAX);
-            let wanted = send.queue.len().min(most).min(credit);
-            if wanted > room && room < SCRAP {
+            let len = send.queue.len().min(most).min(credit);
+            if len > room && room < FULL / 2 {
                 return;
             }
-            let len = wanted.min(room);
             if len == 0 && !send.queue.is_empty() {
                 // The peer's window of the whole connection is used up.
                 return;
@@ -217,17 +216,16 @@ impl Mux {
             }
             send.credit.consume(len as u64);
             self.send_credit.consume(len as u64);
+            self.line.queued -= len;
             self.account.release(len as u64);
             self.schedule.sent(&mut stream.turn, len);
-            room -= len;
+            room = room.saturating_sub(len);
             frames += 1;
-            let most = queue_limit(&self.config, &self.account);
             if fin {
                 self.apply_send(id, SendEvent::FinSent);
                 self.settle(id);
-            } else if send.blocked && send.queue.len() <= most / 2 && send.room(most) > 0 {
-                send.blocked = false;
-                self.events.push_back(Event::Writable { id });
+            } else {
+                self.line_up(id);
             }
         }
     }

@@ -235,7 +235,7 @@ impl Mux {
             return self.bear_late(now);
         }
         let gain = stream.send.credit.raise(offset);
-        if stream.send.blocked && !stream.is_waiting() && stream.send.room(usize::MAX) > 0 {
+        if stream.send.blocked && !stream.send.in_line && !stream.is_waiting() && stream.send.room(usize::MAX) > 0 {
             stream.send.blocked = false;
             self.events.push_back(Event::Writable { id });
         }

@@ -145,6 +145,7 @@ impl World {
             What::Accept => self.answer(at, side, true),
             What::Refuse => self.answer(at, side, false),
             What::Write => self.write(at, side, 1 + usize::from(amount % 6000)),
+            What::Ask => self.ask(at, side, 1 + usize::from(amount % 6000)),
             What::Read => self.read(at, side, 1 + usize::from(amount % 6000)),
             What::Finish => self.finish(at, side),
             What::Reset => self.reset(at, side, code),
@@ -201,6 +202,31 @@ impl World {
         }
         assert_eq!(data.len(), len - result.unwrap_or(0));
         self.streams[at].note_write(side, len, result, is_short);
+    }
+
+    /// Asks for room, and then writes what there is some for, or does not.
+    fn ask(&mut self, at: usize, side: Side, len: usize) {
+        let id = self.streams[at].id;
+        if self.streams[at].written_by(side).writer_released {
+            return;
+        }
+        match self.mux(side).room(id) {
+            Ok(room) => {
+                assert!(room > 0);
+                self.streams[at].written_by(side).writer_waits = false;
+                if len.is_multiple_of(2) {
+                    let before = self.streams[at].written_by(side).written;
+                    self.write(at, side, len.min(room));
+                    let written = self.streams[at].written_by(side).written - before;
+                    assert!(
+                        written == len.min(room) as u64 || self.setup.is_short,
+                        "{written} of {room}"
+                    );
+                }
+            }
+            Err(WriteError::Closed) if self.mux(side).closed().is_some() => {}
+            Err(error) => self.streams[at].note_write(side, 0, Err(error), self.setup.is_short),
+        }
     }
 
     fn read(&mut self, at: usize, side: Side, max: usize) {
