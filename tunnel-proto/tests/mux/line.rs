@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use tunnel_proto::{
-    TraceContext,
+    CloseCode, TraceContext,
     mux::{Budget, Config, Event, Frame, Frames, StreamId, WriteError},
 };
 
@@ -226,6 +226,22 @@ fn who_waits_for_memory_keeps_nobody_waiting() {
         world.send();
         world.hear();
     }
+}
+
+#[test]
+fn the_end_of_the_connection_is_the_end_of_the_line() {
+    let mut world = World::new((0..14).map(|_| (Manner::Asks, 1 << 30)));
+    world.write();
+    assert!(world.writers.iter().all(|writer| writer.waits));
+    world
+        .peer
+        .mux
+        .close(world.peer.now, CloseCode::SHUTDOWN, Default::default());
+    for writer in &world.writers {
+        assert_eq!(world.peer.mux.room(writer.id), Err(WriteError::Closed));
+        world.peer.release(writer.id);
+    }
+    assert_eq!(world.queued(), 0);
 }
 
 #[test]

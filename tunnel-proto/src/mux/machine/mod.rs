@@ -251,6 +251,7 @@ impl Mux {
         });
         for stream in self.streams.values_mut() {
             let mut held = stream.send.queue.clear() as u64;
+            stream.send.in_line = false;
             if let Opening::Waiting { charged } = stream.opening {
                 held += charged;
                 stream.opening = Opening::Over;
