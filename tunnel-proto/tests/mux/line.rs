@@ -109,6 +109,15 @@ impl World {
         sent
     }
 
+    /// A message goes out so many times, and everybody writes before and is told afterwards.
+    fn go_on(&mut self, times: usize) {
+        for _ in 0..times {
+            self.write();
+            self.send();
+            self.hear();
+        }
+    }
+
     fn hear(&mut self) {
         for event in self.peer.events() {
             if let Event::Writable { id } = event {
@@ -141,11 +150,7 @@ fn what_waits_is_bounded_and_shared() {
 #[test]
 fn a_piece_goes_into_one_message() {
     let mut world = World::new((0..100).map(|_| (Manner::Asks, 1 << 30)));
-    for _ in 0..300 {
-        world.write();
-        world.send();
-        world.hear();
-    }
+    world.go_on(300);
     let small = world.peer.opened();
     for _ in 0..100 {
         world.write();
@@ -216,9 +221,7 @@ fn who_waits_for_memory_keeps_nobody_waiting() {
             4 => other.release(40 << 20),
             _ => {}
         }
-        world.write();
-        world.send();
-        world.hear();
+        world.go_on(1);
     }
     for _ in 0..40 {
         world.write();
@@ -247,11 +250,7 @@ fn the_end_of_the_connection_is_the_end_of_the_line() {
 #[test]
 fn who_sends_little_does_not_wait() {
     let mut world = World::new((0..100).map(|_| (Manner::Offers, 1 << 30)));
-    for _ in 0..200 {
-        world.write();
-        world.send();
-        world.hear();
-    }
+    world.go_on(200);
     let id = world.peer.opened();
     for _ in 0..100 {
         world.write();

@@ -114,11 +114,11 @@ laws! {
     7 cancellation law_07_cancellation
         "dropping an open, accept, dial or handshake at any poll leaks no stream and loses no event"
     8 buffering law_08_bounded_buffers
-        "bytes buffered never exceed the stated bounds"
+        "bytes buffered never exceed the stated bounds; who waits for room is told of it"
     9 fairness law_09_stalled_readers
         "stalled readers, one or all but one, do not slow a sibling"
     10 fairness law_10_stream_limit
-        "the stream limit blocks open and releases in order; bulk streams do not starve a small one"
+        "the stream limit blocks open and releases in order; neither bulk nor room that nobody uses starves a stream"
     11 lifecycle law_11_cut
         "cutting the wire fails every pending operation, within the idle limit"
     12 lifecycle law_12_keepalive
