@@ -1,6 +1,7 @@
 //! What the halves, the handle and the driver of one connection share.
 
 use std::{
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -41,6 +42,8 @@ struct Mail {
     ready: Vec<Arc<Stream>>,
     /// What to tell the peer before the end.
     close: Option<(CloseCode, Text)>,
+    /// Whether the driver is to look at what stands elsewhere.
+    is_roused: bool,
     /// Wakes the driver, while it sleeps.
     waker: Option<Waker>,
     /// Whether the driver has ended, so that nobody takes anything out any more.
@@ -102,7 +105,7 @@ impl Hub {
 
     /// The streams to be looked at.
     pub(crate) fn take_ready(&self) -> Vec<Arc<Stream>> {
-        std::mem::take(&mut self.mail().ready)
+        mem::take(&mut self.mail().ready)
     }
 
     pub(crate) fn take_close(&self) -> Option<(CloseCode, Text)> {
@@ -112,13 +115,18 @@ impl Hub {
     /// Whether the driver may sleep; if so, `waker` is woken when there is something to do.
     pub(crate) fn sleeps(&self, waker: &Waker) -> bool {
         let mut mail = self.mail();
-        let idle = mail.ready.is_empty() && mail.close.is_none();
+        let is_roused = mem::take(&mut mail.is_roused);
+        let idle = mail.ready.is_empty() && mail.close.is_none() && !is_roused;
         mail.waker = idle.then(|| waker.clone());
         idle
     }
 
+    /// Has the driver have another turn, also if it has begun one.
     fn rouse(&self) {
-        let waker = self.mail().waker.take();
+        let mut mail = self.mail();
+        mail.is_roused = true;
+        let waker = mail.waker.take();
+        drop(mail);
         wake(waker);
     }
 
@@ -161,7 +169,7 @@ impl Hub {
     pub(crate) fn finish(&self) -> Vec<Arc<Stream>> {
         let mut mail = self.mail();
         mail.is_over = true;
-        let ready = std::mem::take(&mut mail.ready);
+        let ready = mem::take(&mut mail.ready);
         drop(mail);
         self.over.send_replace(true);
         ready
@@ -205,7 +213,7 @@ impl Hub {
 
     /// Everything was sent: the places of streams that are over are free.
     pub(crate) fn free_places(&self) {
-        let leaving = std::mem::take(&mut *self.leaving());
+        let leaving = mem::take(&mut *self.leaving());
         drop(leaving);
     }
 
@@ -268,4 +276,30 @@ impl Drop for Ticket {
 /// A round trip for the figures.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tunnel_core::proto::mux::Budget;
+
+    use super::*;
+
+    fn hub() -> Arc<Hub> {
+        Hub::new(Arc::new(Budget::default().account()), 1024, 0, 10)
+    }
+
+    #[test]
+    fn a_driver_that_has_looked_already_looks_again_before_it_sleeps() {
+        let hub = hub();
+        assert!(hub.sleeps(Waker::noop()));
+        // It has been woken by something else, has looked for a drain, and then there is one.
+        hub.drain(|draining| draining.local = true);
+        assert!(!hub.sleeps(Waker::noop()));
+        assert!(hub.sleeps(Waker::noop()), "once is enough");
+
+        let ticket = hub.ticket(None);
+        assert!(hub.sleeps(Waker::noop()));
+        drop(ticket);
+        assert!(!hub.sleeps(Waker::noop()), "the last stream was waited for");
+    }
 }
