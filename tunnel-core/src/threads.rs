@@ -112,11 +112,12 @@ impl Home {
     }
 
     /// Runs the connection's task there, and counts for as long.
-    pub fn spawn(self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    pub fn spawn<T: Send + 'static>(self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         let runtime = self.runtime.clone();
         runtime.spawn(async move {
-            task.await;
+            let outcome = task.await;
             drop(self);
+            outcome
         })
     }
 }

@@ -16,8 +16,9 @@ pub struct AgentConfig {
     /// How many connections are kept with each server while many streams are open, at most
     /// [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS): one for every eight streams that servers have opened. What is more than
     /// `connections` drains a minute or two after the streams that called for it have ended, unless it is the only one that
-    /// is up. An extra connection that leads to another server than those that are up, as behind a load balancer, is
-    /// closed again.
+    /// is up or its predecessor still drains: however load comes and goes, there is one that drains for each of them at
+    /// most. An extra connection that leads to another server than those that are up, as behind a load balancer, is closed
+    /// again.
     ///
     /// Default `None`: as many as the agent has [threads](super::AgentBuilder::threads), where all carriers of the server
     /// [gain from it](Carrier::gains_from_several), and elsewhere no more than `connections`.

@@ -16,7 +16,12 @@ use crate::{
 
 /// Keeps one of the connections with a server until the agent drains or ends.
 pub(super) async fn always(agent: Arc<Inner>, entry: Arc<Entry>, at: usize) {
-    let server = Server { agent, entry, at };
+    let server = Server {
+        agent,
+        entry,
+        at,
+        predecessor: None,
+    };
     let agent = &server.agent;
     tokio::select! {
         // Before the agent's own drain is taken for the server's.
@@ -33,6 +38,7 @@ pub(super) async fn while_needed(agent: Arc<Inner>, entry: Arc<Entry>, at: usize
     let demand = Arc::clone(entry.bundle.demand());
     // What was to be waited for when it was no longer needed.
     let mut not_before = Instant::now();
+    let mut predecessor = None;
     loop {
         tokio::select! {
             biased;
@@ -45,12 +51,14 @@ pub(super) async fn while_needed(agent: Arc<Inner>, entry: Arc<Entry>, at: usize
             agent: Arc::clone(&agent),
             entry: Arc::clone(&entry),
             at,
+            predecessor,
         });
         let kept = Arc::clone(&server).keep_while_needed(not_before);
-        if home.spawn(agent.tasks.track_future(kept)).await.is_err() {
+        predecessor = match home.spawn(agent.tasks.track_future(kept)).await {
+            Ok(drains) => drains,
             // It has panicked, and would again.
-            return server.set(Phase::Ended);
-        }
+            Err(_) => return server.set(Phase::Ended),
+        };
         if let Phase::Waiting { until } = server.standing().phase() {
             not_before = until;
         }
@@ -71,6 +79,8 @@ struct Server {
     entry: Arc<Entry>,
     /// Which one of them.
     at: usize,
+    /// The one that was kept here before, if it drained because it was no longer needed.
+    predecessor: Option<Arc<Current>>,
 }
 
 impl Remote for Server {
@@ -191,8 +201,9 @@ fn asks_for_patience(error: &DialError) -> bool {
 }
 
 impl Server {
-    /// Keeps the connection from then on, until it is no longer needed or the agent drains or ends.
-    async fn keep_while_needed(self: Arc<Self>, not_before: Instant) {
+    /// Keeps the connection from then on, until it is no longer needed or the agent drains or ends. Gives the one that
+    /// drains then.
+    async fn keep_while_needed(self: Arc<Self>, not_before: Instant) -> Option<Arc<Current>> {
         let kept = async {
             if not_before > Instant::now() {
                 self.set(Phase::Waiting { until: not_before });
@@ -205,21 +216,25 @@ impl Server {
         };
         tokio::select! {
             biased;
-            () = self.agent.closing() => return,
+            () = self.agent.closing() => return None,
             never = kept => match never {},
             () = self.unneeded() => {}
         }
-        if let Some(current) = self.standing().current() {
-            self.set(Phase::Unneeded);
-            current.connection.drain();
-            self.bundle().unneeded(&current);
-        }
+        let current = self.standing().current()?;
+        self.set(Phase::Unneeded);
+        current.connection.drain();
+        self.bundle().unneeded(&current);
+        Some(current)
     }
 
     /// Waits until the streams no longer call for this extra connection, and another one is up that is needed more: one
-    /// that is always kept may have to wait for long before it is dialled again.
+    /// that is always kept may have to wait for long before it is dialled again. While its predecessor has streams, it
+    /// stays, too: were each wave of load to leave a connection behind that drains, the server would take no more some time.
     async fn unneeded(&self) {
         let (bundle, demand) = (self.bundle(), self.bundle().demand());
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.connection.closed().await;
+        }
         let is_last = || {
             let before = bundle.all().iter().take(self.at);
             self.standing().current().is_some() && before.filter_map(Standing::current).next().is_none()

@@ -156,6 +156,29 @@ async fn what_is_no_longer_needed_drains_after_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn waves_leave_no_more_than_one_behind_that_drains() {
+    let site = Site::new("a");
+    let agent = site.agent(at_most(2)).await;
+    let connections_at_server = || site.server.agents().get(&id()).unwrap().connections().len();
+    let mut watches = Vec::new();
+    for wave in 0..10 {
+        let streams = open(&site.server, 17).await;
+        sleep(SECOND).await;
+        assert_eq!(connections(&agent), (2, 2), "wave {wave}");
+        // One on each connection stays for long, the first is that with the fewest.
+        watches.extend(open(&site.server, 2).await);
+        drop(streams);
+        sleep(200 * SECOND).await;
+        assert!(connections_at_server() <= 3, "wave {wave}");
+    }
+    assert_eq!(agent.status().servers[0].draining_connections, 1);
+
+    drop(watches);
+    sleep(130 * SECOND).await;
+    assert_eq!((connections(&agent), connections_at_server()), ((1, 1), 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_extra_one_that_is_lost_returns_while_it_is_needed() {
     let site = Site::new("a");
     let agent = site.agent(at_most(2)).await;
