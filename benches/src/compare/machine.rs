@@ -1,12 +1,6 @@
 //! What a run was made with and on.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use serde::Serialize;
 
@@ -81,29 +75,6 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
-}
-
-/// Does a fixed piece of work on every processor at once, and gives how long the slowest took: more than elsewhere in the
-/// same run means that something else ran.
-#[must_use]
-pub fn calibrate(cpus: usize) -> Duration {
-    let start = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..cpus {
-            scope.spawn(work);
-        }
-    });
-    start.elapsed()
-}
-
-fn work() {
-    let mut state = 1_u64;
-    for _ in 0..20_000_000 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-    }
-    std::hint::black_box(state);
 }
 
 #[cfg(test)]

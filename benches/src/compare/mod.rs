@@ -6,6 +6,7 @@
 //! an impaired path between client and server on one side and agent and target on the other.
 
 pub mod agents;
+pub mod calibration;
 pub mod cell;
 pub mod child;
 pub mod client;

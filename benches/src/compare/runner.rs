@@ -14,11 +14,12 @@ use tokio::time::sleep;
 
 use super::{
     agents::AgentsJob,
+    calibration::Calibration,
     cell::Cell,
     child::{Child, Site},
     client::{Job, Outcome},
     link::{Link, Namespaces},
-    machine::{Machine, calibrate, older, tcp_shortages},
+    machine::{Machine, older, tcp_shortages},
     options::Options,
     peers::{Peer, Place, Running},
     progress::{clear, note, progress},
@@ -170,7 +171,7 @@ impl Runner {
             // Peers that are not measured again: what hangs would do so each time, and others would wait.
             let mut given_up = HashSet::new();
             for repetition in 0..repetitions {
-                let calibration = calibrate(self.report.machine.cpus);
+                let calibration = Calibration::now(self.report.machine.cpus);
                 self.report.calibrated(*cell, calibration);
                 for contender in 0..self.contenders.len() {
                     if !applies(*cell, &self.contenders[contender].peer) {

@@ -26,6 +26,7 @@ impl Measured {
             "cell": self.cell,
             "title": self.cell.title(),
             "calibration_ms": self.calibration,
+            "memory_ns": self.memory,
             "peers": self.peers.iter().map(|row| row.json(&keys)).collect::<Vec<_>>(),
         })
     }
@@ -71,7 +72,10 @@ mod tests {
         assert_eq!(json["unfinished"], true);
         let cell = &json["cells"][0];
         assert_eq!((&json["format"], &cell["cell"]), (&1.into(), &"up-16".into()));
-        assert_eq!(cell["calibration_ms"][0], 30.0);
+        assert_eq!(
+            (&cell["calibration_ms"][0], &cell["memory_ns"][0]),
+            (&30.0.into(), &12.0.into())
+        );
         let quic = &cell["peers"][0];
         assert_eq!(quic["peer"], "quic");
         assert_eq!(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
+    calibration::Calibration,
     cell::{Cell, Shown},
     client::Outcome,
     link::Link,
@@ -52,8 +53,10 @@ pub struct Report {
 #[derive(Debug)]
 struct Measured {
     cell: Cell,
-    /// Of the work before each repetition, in milliseconds.
+    /// Of arithmetic before each repetition, in milliseconds.
     calibration: Vec<f64>,
+    /// Of a step through memory then, in nanoseconds.
+    memory: Vec<f64>,
     peers: Vec<Row>,
 }
 
@@ -78,9 +81,11 @@ impl Report {
         }
     }
 
-    /// Notes how long the fixed work took before a repetition.
-    pub fn calibrated(&mut self, cell: Cell, time: Duration) {
-        self.measured(cell).calibration.push(time.as_secs_f64() * 1e3);
+    /// Notes how long fixed work took before a repetition.
+    pub fn calibrated(&mut self, cell: Cell, calibration: Calibration) {
+        let measured = self.measured(cell);
+        measured.calibration.push(calibration.arithmetic.as_secs_f64() * 1e3);
+        measured.memory.push(calibration.memory.as_secs_f64() * 1e9);
     }
 
     /// Adds a run.
@@ -137,6 +142,7 @@ impl Report {
             self.cells.push(Measured {
                 cell,
                 calibration: Vec::new(),
+                memory: Vec::new(),
                 peers: Vec::new(),
             });
             self.cells.len() - 1
@@ -214,7 +220,11 @@ mod tests {
         };
         let mut report = Report::new(machine, settings);
         let cell = "up-16".parse().unwrap();
-        report.calibrated(cell, Duration::from_millis(30));
+        let calibration = Calibration {
+            arithmetic: Duration::from_millis(30),
+            memory: Duration::from_nanos(12),
+        };
+        report.calibrated(cell, calibration);
         for speed in [0.3, 0.123_456] {
             let mut outcome = Outcome::default();
             for (key, value) in [("gb_per_second", speed), ("failed", 2.0), ("jain", 0.99)] {

@@ -77,8 +77,12 @@ impl Measured {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n### `{}`: {}\n", self.cell, self.cell.title());
         write_table(text, &rows);
-        if let Some(spread) = Spread::of(&self.calibration) {
-            let _ = writeln!(text, "\nFixed work before each repetition: {} ms.", show(Some(spread)));
+        if let (Some(arithmetic), Some(memory)) = (Spread::of(&self.calibration), Spread::of(&self.memory)) {
+            let (arithmetic, memory) = (show(Some(arithmetic)), show(Some(memory)));
+            let _ = writeln!(
+                text,
+                "\nFixed work before each repetition: {arithmetic} ms; a step through 4 MiB of memory: {memory} ns."
+            );
         }
         for row in &self.peers {
             for (error, count) in row.errors() {
