@@ -2,8 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::process::Command;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 fn command() -> Command {
@@ -66,6 +74,56 @@ fn a_peer_that_does_not_start_is_told_and_the_others_go_on() {
     );
     assert!(!peers[0]["errors"].as_array().unwrap().is_empty(), "{json:#}");
     assert_eq!(*figure(&json, 0, 1, "unanswered"), 0.0, "{json:#}");
+}
+
+/// Waits for the number of a process that a peer has written to a file.
+fn process_in(file: &Path) -> Pid {
+    loop {
+        if let Some(line) = std::fs::read_to_string(file).unwrap().lines().next() {
+            return Pid::from_raw(line.parse().unwrap());
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn is_alive(process: Pid) -> bool {
+    // Whoever inherits it may not have looked at it yet.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !matches!(rest.trim().chars().next(), None | Some('Z' | 'X')))
+}
+
+/// Whether a process ends that was killed a moment ago.
+fn ends(process: Pid) -> bool {
+    let start = Instant::now();
+    while is_alive(process) && start.elapsed() < Duration::from_secs(10) {
+        std::thread::yield_now();
+    }
+    !is_alive(process)
+}
+
+#[test]
+fn all_processes_of_a_peer_end_with_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let second = format!("sleep 600 & echo $! > {};", file.path().display());
+    let peer = format!("--peer=two={second} exit 7");
+    compare(3, &["--repetitions=1", &peer, "--only=two", "--cell=rr"]);
+    assert!(ends(process_in(file.path())), "when it ends by itself");
+
+    file.as_file().set_len(0).unwrap();
+    let peer = format!("--peer=two={second} wait");
+    let mut bench = command()
+        .args([&peer, "--only=two", "--cell=rr"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let process = process_in(file.path());
+    assert!(is_alive(process));
+    kill(Pid::from_raw(bench.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    bench.wait().unwrap();
+    assert!(ends(process), "when the run ends");
 }
 
 #[test]

@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader},
     process::{Child as Process, Command},
@@ -24,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Lines of a program that are kept, to be shown when it fails.
 const KEPT: usize = 20;
 
-/// A program that runs. Dropping it kills it.
+/// A program that runs, with those that it has started. Dropping it kills all of them.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -58,7 +62,8 @@ impl Site {
 impl Child {
     /// Starts a program without this one's environment.
     ///
-    /// The kernel kills it when this process ends in whatever way: [`guard`] asks for that.
+    /// The kernel kills it when this process ends in whatever way: [`guard`] asks for that. It leads a process group, by
+    /// which those are found that it starts.
     pub fn start(
         name: &str,
         site: &Site,
@@ -85,6 +90,7 @@ impl Child {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true);
         let mut process = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let (tx, lines) = mpsc::channel(64);
@@ -135,7 +141,20 @@ impl Child {
 
     /// Whether it has ended, which no program does by itself here.
     pub fn ended(&mut self) -> bool {
-        !matches!(self.process.try_wait(), Ok(None))
+        let group = self.group();
+        let has_ended = !matches!(self.process.try_wait(), Ok(None));
+        if has_ended {
+            kill_all(group);
+        }
+        has_ended
+    }
+
+    /// Waits until it has ended; cancel safe.
+    pub async fn over(&mut self) {
+        let group = self.group();
+        // It fails only for what was never started.
+        let _ = self.process.wait().await;
+        kill_all(group);
     }
 
     /// Its last lines.
@@ -147,8 +166,28 @@ impl Child {
 
     /// Ends it, and waits until it has.
     pub async fn stop(mut self) {
+        kill_all(self.group());
         // It may have ended already.
         let _ = self.process.kill().await;
+    }
+
+    /// Its process group, until it was noticed that it has ended: another one may have the number then.
+    fn group(&self) -> Option<Pid> {
+        let pid = self.process.id()?.try_into().ok()?;
+        Some(Pid::from_raw(pid))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        kill_all(self.group());
+    }
+}
+
+fn kill_all(group: Option<Pid>) {
+    if let Some(group) = group {
+        // They may have ended already.
+        let _ = killpg(group, Signal::SIGKILL);
     }
 }
 
@@ -173,7 +212,7 @@ async fn listen(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<String>, said:
 pub fn guard(parent: u32, is_realtime: bool, words: &[OsString]) -> anyhow::Result<()> {
     use std::os::unix::process::{CommandExt as _, parent_id};
 
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // It may have ended before.
     anyhow::ensure!(parent_id() == parent, "the program that started this one is gone");
     if is_realtime {

@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME=CARRIER FLAGS")]
     variant: Vec<Tunnel>,
 
-    /// Another tunnel: `sh -c COMMAND` starts all of its processes in the foreground. It is told in the environment:
+    /// Another tunnel: `sh -c COMMAND` starts its processes and stays until all are killed. It is told in the environment:
     /// BENCH_LISTEN is where clients are to connect (the port leads to the target; with NAME+connect=COMMAND it takes HTTP
     /// CONNECT), BENCH_TARGET where the target is, as its agent sees it; docs/performance.md has an example; repeatable
     #[arg(long, value_name = "NAME=COMMAND")]

@@ -267,31 +267,28 @@ impl Runner {
             running,
             failed_starts,
         } = &mut self.contenders[contender];
-        if let Some(known) = running
-            && let Err(error) = known.check()
-        {
-            *running = None;
-            return Err(error);
-        }
-        let fresh = running.is_none();
-        if fresh {
-            if *failed_starts >= 2 {
-                bail!("it did not start twice, and is not tried again");
+        let mut known = match running.take() {
+            Some(known) => known,
+            None => {
+                if *failed_starts >= 2 {
+                    bail!("it did not start twice, and is not tried again");
+                }
+                *failed_starts += 1;
+                let mut fresh = peer.start(&self.place).await?;
+                job.path = fresh.path;
+                tokio::select! {
+                    reached = self.client("reach", &job, PATIENCE) => reached.map(drop)?,
+                    () = fresh.over() => {}
+                }
+                fresh
             }
-            *failed_starts += 1;
-            *running = Some(peer.start(&self.place).await?);
-        }
-        if let Some(known) = running {
-            job.path = known.path;
-        }
-        if fresh {
-            self.client("reach", &job, PATIENCE).await?;
-            self.contenders[contender].failed_starts = 0;
-        }
-        if let Some(known) = &mut self.contenders[contender].running {
-            known.check()?;
-            (job.server, job.agent) = (known.server.clone(), known.agent.clone());
-        }
+        };
+        known.check()?;
+        job.path = known.path;
+        (job.server, job.agent) = (known.server.clone(), known.agent.clone());
+        let contender = &mut self.contenders[contender];
+        contender.failed_starts = 0;
+        contender.running = Some(known);
         Ok(job)
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use super::{Child, Place, Running, Site};
 use crate::client::Path;
 
-/// A command that starts a tunnel: all of its processes, in the foreground.
+/// A command that starts all processes of a tunnel and stays until they are killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Custom {
     /// What the table calls it.

@@ -7,10 +7,11 @@ mod relay_quinn;
 mod relay_tls;
 mod tunnel;
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, future::pending, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 pub use self::{command::Custom, tunnel::Tunnel};
 use super::child::{Child, Site};
@@ -208,6 +209,14 @@ impl Running {
             self.server = process::family(child.pid());
         }
         Ok(())
+    }
+
+    /// Waits until one of its processes has ended, if it has any; cancel safe.
+    pub async fn over(&mut self) {
+        let mut ends: FuturesUnordered<_> = self.children.iter_mut().map(Child::over).collect();
+        if ends.next().await.is_none() {
+            pending().await
+        }
     }
 
     /// What its processes said last.
