@@ -16,12 +16,7 @@ use crate::{
 
 /// Keeps one of the connections with a server until the agent drains or ends.
 pub(super) async fn always(agent: Arc<Inner>, entry: Arc<Entry>, at: usize) {
-    let server = Server {
-        agent,
-        entry,
-        at,
-        predecessor: None,
-    };
+    let server = Server { agent, entry, at };
     let agent = &server.agent;
     tokio::select! {
         // Before the agent's own drain is taken for the server's.
@@ -38,6 +33,7 @@ pub(super) async fn while_needed(agent: Arc<Inner>, entry: Arc<Entry>, at: usize
     let demand = Arc::clone(entry.bundle.demand());
     // What was to be waited for when it was no longer needed.
     let mut not_before = Instant::now();
+    // The one that was kept before, if it drained because it was no longer needed.
     let mut predecessor = None;
     loop {
         tokio::select! {
@@ -51,9 +47,8 @@ pub(super) async fn while_needed(agent: Arc<Inner>, entry: Arc<Entry>, at: usize
             agent: Arc::clone(&agent),
             entry: Arc::clone(&entry),
             at,
-            predecessor,
         });
-        let kept = Arc::clone(&server).keep_while_needed(not_before);
+        let kept = Arc::clone(&server).keep_while_needed(not_before, predecessor);
         predecessor = match home.spawn(agent.tasks.track_future(kept)).await {
             Ok(drains) => drains,
             // It has panicked, and would again.
@@ -79,8 +74,6 @@ struct Server {
     entry: Arc<Entry>,
     /// Which one of them.
     at: usize,
-    /// The one that was kept here before, if it drained because it was no longer needed.
-    predecessor: Option<Arc<Current>>,
 }
 
 impl Remote for Server {
@@ -203,7 +196,11 @@ fn asks_for_patience(error: &DialError) -> bool {
 impl Server {
     /// Keeps the connection from then on, until it is no longer needed or the agent drains or ends. Gives the one that
     /// drains then.
-    async fn keep_while_needed(self: Arc<Self>, not_before: Instant) -> Option<Arc<Current>> {
+    async fn keep_while_needed(
+        self: Arc<Self>,
+        not_before: Instant,
+        predecessor: Option<Arc<Current>>,
+    ) -> Option<Arc<Current>> {
         let kept = async {
             if not_before > Instant::now() {
                 self.set(Phase::Waiting { until: not_before });
@@ -218,7 +215,7 @@ impl Server {
             biased;
             () = self.agent.closing() => return None,
             never = kept => match never {},
-            () = self.unneeded() => {}
+            () = self.unneeded(predecessor) => {}
         }
         let current = self.standing().current()?;
         self.set(Phase::Unneeded);
@@ -230,9 +227,9 @@ impl Server {
     /// Waits until the streams no longer call for this extra connection, and another one is up that is needed more: one
     /// that is always kept may have to wait for long before it is dialled again. While its predecessor has streams, it
     /// stays, too: were each wave of load to leave a connection behind that drains, the server would take no more some time.
-    async fn unneeded(&self) {
+    async fn unneeded(&self, predecessor: Option<Arc<Current>>) {
         let (bundle, demand) = (self.bundle(), self.bundle().demand());
-        if let Some(predecessor) = &self.predecessor {
+        if let Some(predecessor) = predecessor {
             predecessor.connection.closed().await;
         }
         let is_last = || {
