@@ -33,7 +33,8 @@ impl TcpAcceptor {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         socket.set_reuseaddr(true)?;
-        // Accepted sockets inherit what is set before `listen` only on some systems, so each gets its own.
+        // Accepted sockets inherit what is set before `listen` only on some systems, so each gets its own, too.
+        options.apply_to_listener(SockRef::from(&socket));
         socket.bind(addr)?;
         let listener = socket.listen(BACKLOG)?;
         Ok(Self { listener, options })
@@ -55,7 +56,8 @@ impl Accept for TcpAcceptor {
 
     async fn accept(&mut self) -> Result<Accepted, AcceptError> {
         let (socket, remote_addr) = self.take().await?;
-        Accepted::tcp(socket, remote_addr).map_err(AcceptError::Transient)
+        let accepted = Accepted::tcp(socket, remote_addr).map_err(AcceptError::Transient)?;
+        Ok(accepted.adapting(&self.options.congestion))
     }
 }
 
@@ -81,6 +83,40 @@ mod tests {
         assert!(far.nodelay().unwrap());
         assert!(SockRef::from(&far).keepalive().unwrap());
         assert_eq!(SockRef::from(&far).tcp_notsent_lowat().unwrap(), 128 * 1024);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bind_with(congestion: &str) -> TcpAcceptor {
+        let options = SocketOptions {
+            congestion: congestion.parse().unwrap(),
+            ..SocketOptions::default()
+        };
+        TcpAcceptor::bind(([127, 0, 0, 1], 0).into(), options).unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_congestion_control_is_set_before_a_connection_begins() {
+        let acceptor = bind_with("reno");
+        let _near = TcpStream::connect(acceptor.local_addr().unwrap()).await.unwrap();
+        let (far, _) = acceptor.listener.accept().await.unwrap();
+        assert_eq!(SockRef::from(&far).tcp_congestion().unwrap()[..4], *b"reno");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_is_accepted_adapts() {
+        for (name, kind) in [("adaptive", "Watched"), ("cubic", "TcpStream")] {
+            let mut acceptor = bind_with(name);
+            let _near = TcpStream::connect(acceptor.local_addr().unwrap()).await.unwrap();
+            let own = SockRef::from(&acceptor.listener).tcp_congestion().unwrap();
+            if ![b"cubic".as_slice(), b"reno"].iter().any(|name| own.starts_with(name)) {
+                println!("skipped: the system's congestion control is none to adapt");
+                continue;
+            }
+            let pipe = acceptor.accept().await.unwrap().open().unwrap();
+            assert!(format!("{pipe:?}").starts_with(kind), "{name}: {pipe:?}");
+        }
     }
 
     #[tokio::test]

@@ -121,8 +121,8 @@ impl TcpDialer {
 
     async fn dial_through_http(&self, proxy: &Proxy, server: &HostPort) -> Result<(BoxIo, SocketAddr), DialError> {
         let (socket, addr) = self.connect(Hop::Proxy(proxy)).await?;
-        match connect(socket, server, proxy.credentials()).await {
-            Ok(io) if io.buffer().is_empty() => Ok((Box::new(io.into_inner()), addr)),
+        match connect(self.options.congestion.pipe(socket), server, proxy.credentials()).await {
+            Ok(io) if io.buffer().is_empty() => Ok((io.into_inner(), addr)),
             Ok(io) => Ok((Box::new(io), addr)),
             Err(failure) => Err(failure.of(proxy)),
         }
@@ -164,7 +164,7 @@ impl TcpDialer {
     ) -> Result<Result<(BoxIo, SocketAddr), Refused>, DialError> {
         let (mut socket, addr) = self.connect(Hop::Proxy(proxy)).await?;
         let asked = socks(&mut socket, destination, proxy.credentials()).await;
-        Ok(asked.map(|()| (Box::new(socket) as BoxIo, addr)))
+        Ok(asked.map(|()| (self.options.congestion.pipe(socket), addr)))
     }
 
     async fn connect_to(&self, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -185,7 +185,7 @@ impl Dial for TcpDialer {
         }
         let (socket, remote_addr) = self.connect(Hop::Server(server)).await?;
         Ok(Dialled {
-            io: Box::new(socket),
+            io: self.options.congestion.pipe(socket),
             remote_addr,
             via: None,
         })

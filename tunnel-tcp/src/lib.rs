@@ -5,6 +5,7 @@
 //! [`ServerSecurity`] on top.
 
 mod acceptor;
+mod congestion;
 mod dialer;
 mod farewell;
 pub mod http2;
@@ -19,6 +20,7 @@ pub mod upgrade;
 
 pub use self::{
     acceptor::TcpAcceptor,
+    congestion::Congestion,
     dialer::TcpDialer,
     farewell::farewell,
     io::{BoxIo, Io},

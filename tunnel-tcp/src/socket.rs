@@ -4,6 +4,8 @@ use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::Congestion;
+
 /// The kernel counts keepalive in whole seconds and refuses zero.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -32,11 +34,8 @@ pub struct SocketOptions {
     /// scheduler sends up to 64 KiB at a time, and costs wake-ups. It does not limit what is under way, so
     /// throughput over long paths stays the same. `None` leaves it to the system.
     pub notsent_lowat: Option<u32>,
-    /// The congestion control (`TCP_CONGESTION`), for example `bbr`, which keeps its pace on a path that loses packets
-    /// where `cubic` does not. `None`, the default, leaves it to the system: it is for the operator of a network to
-    /// say how its bandwidth is shared. A kernel that lacks it, or does not allow it to this user
-    /// (`net.ipv4.tcp_allowed_congestion_control`), goes on with its own choice; [`check`](Self::check) finds that out.
-    pub congestion: Option<String>,
+    /// The congestion control, [`Congestion::Adaptive`] by default.
+    pub congestion: Congestion,
 }
 
 impl Default for SocketOptions {
@@ -46,21 +45,19 @@ impl Default for SocketOptions {
             keepalive: Some(Duration::from_secs(30)),
             user_timeout: Some(Duration::from_secs(60)),
             notsent_lowat: Some(128 * 1024),
-            congestion: None,
+            congestion: Congestion::default(),
         }
     }
 }
 
 impl SocketOptions {
-    /// Tries the congestion control, if one is named, on a socket that is not used for anything; the error is the
-    /// kernel's. For settings that somebody wrote, who will want to know of a mistake in the name.
-    pub fn check(&self) -> io::Result<()> {
+    /// Asks the kernel for what a socket that listens hands down and is too late to ask for of those that it accepts: they
+    /// have begun with the congestion control that they then have, and keep the timers of BBR.
+    pub(crate) fn apply_to_listener(&self, socket: SockRef<'_>) {
         #[cfg(target_os = "linux")]
-        if let Some(name) = &self.congestion {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-            socket.set_tcp_congestion(name.as_bytes())?;
-        }
-        Ok(())
+        tried("TCP_CONGESTION", self.congestion.begin(&socket));
+        #[cfg(not(target_os = "linux"))]
+        let _ = socket;
     }
 
     /// Asks the kernel for all of it, in either state of a socket.
@@ -87,9 +84,7 @@ impl SocketOptions {
         if let Some(bytes) = self.notsent_lowat {
             tried("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(bytes));
         }
-        if let Some(name) = &self.congestion {
-            tried("TCP_CONGESTION", socket.set_tcp_congestion(name.as_bytes()));
-        }
+        tried("TCP_CONGESTION", self.congestion.begin(socket));
     }
 }
 
@@ -126,25 +121,6 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_lacks_the_congestion_control_keeps_its_own() {
-        let own = |socket: &TcpSocket| SockRef::from(socket).tcp_congestion().unwrap();
-        let expected = own(&TcpSocket::new_v4().unwrap());
-        let with = |name: &str| SocketOptions {
-            congestion: Some(name.to_owned()),
-            ..SocketOptions::default()
-        };
-        let unknown = with("no_such_control");
-        assert_eq!(own(&applied(&unknown)), expected);
-        assert!(unknown.check().is_err());
-
-        let name = String::from_utf8(expected.clone()).unwrap();
-        let known = with(name.trim_end_matches('\0'));
-        assert_eq!(own(&applied(&known)), expected);
-        known.check().unwrap();
-        SocketOptions::default().check().unwrap();
-    }
-
-    #[test]
     fn times_below_a_second_are_a_second() {
         let socket = applied(&SocketOptions {
             keepalive: Some(Duration::ZERO),
@@ -163,7 +139,7 @@ mod tests {
             keepalive: None,
             user_timeout: None,
             notsent_lowat: None,
-            congestion: None,
+            congestion: Congestion::System,
         });
         let facts = |socket: &TcpSocket| {
             let socket = SockRef::from(socket);

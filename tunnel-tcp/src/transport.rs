@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::net::TcpStream;
 use tunnel_core::{AcceptError, ConnectionError, DialError, HandshakeError, HostPort};
 
-use crate::BoxIo;
+use crate::{BoxIo, Congestion};
 
 /// Makes byte pipes to servers.
 #[async_trait]
@@ -54,7 +54,7 @@ pub struct Accepted {
 
 #[derive(Debug)]
 enum Pipe {
-    Tcp(std::net::TcpStream),
+    Tcp(std::net::TcpStream, Congestion),
     /// What no runtime watches.
     Other(BoxIo),
 }
@@ -73,15 +73,23 @@ impl Accepted {
     pub fn tcp(socket: TcpStream, remote_addr: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             remote_addr,
-            pipe: Pipe::Tcp(socket.into_std()?),
+            pipe: Pipe::Tcp(socket.into_std()?, Congestion::System),
         })
+    }
+
+    /// The same of a socket that began with this congestion control.
+    pub(crate) fn adapting(mut self, to: &Congestion) -> Self {
+        if let Pipe::Tcp(_, congestion) = &mut self.pipe {
+            congestion.clone_from(to);
+        }
+        self
     }
 
     /// The pipe, at home in the runtime that calls: its thread hears first hand when there is something to read.
     pub fn open(self) -> Result<BoxIo, HandshakeError> {
         match self.pipe {
-            Pipe::Tcp(socket) => match TcpStream::from_std(socket) {
-                Ok(socket) => Ok(Box::new(socket)),
+            Pipe::Tcp(socket, congestion) => match TcpStream::from_std(socket) {
+                Ok(socket) => Ok(congestion.pipe(socket)),
                 Err(error) => Err(HandshakeError::Lost(ConnectionError::transport(error))),
             },
             Pipe::Other(io) => Ok(io),

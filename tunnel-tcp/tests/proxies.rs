@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 use tunnel_core::{DialError, HostPort, Resolve, proto::DnsName};
-use tunnel_tcp::{Dial, Proxies, Proxy, SocketOptions, TcpDialer};
+use tunnel_tcp::{Dial, Dialled, Proxies, Proxy, SocketOptions, TcpDialer};
 
 const PASSWORD: &str = "hunter2";
 /// `me:hunter2` in Basic authentication.
@@ -98,6 +98,13 @@ async fn answering(response: &str) -> (u16, JoinHandle<Vec<Vec<u8>>>) {
     scripted(vec![vec![(b"\r\n\r\n", response.as_bytes().to_vec())]]).await
 }
 
+/// Whether the congestion control of a connection adapts to it, if it can with that of the system.
+fn adapts(dialled: &Dialled) -> bool {
+    let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+    let can = ["cubic", "reno", "bbr"].contains(&own.trim());
+    !can || format!("{:?}", dialled.io).contains("Watched")
+}
+
 #[tokio::test]
 async fn a_server_that_speaks_first_is_heard() {
     let (port, proxy) = answering("HTTP/1.1 200 Connection established\r\n\r\nhello, ").await;
@@ -106,6 +113,7 @@ async fn a_server_that_speaks_first_is_heard() {
     assert_eq!(dialled.via, Some(format!("http://proxy.example:{port}")));
     assert_eq!(dialled.remote_addr, SocketAddr::from(([127, 0, 0, 1], port)));
     assert!(dialled.io.is_write_vectored());
+    assert!(adapts(&dialled), "{dialled:?}");
     dialled.io.write_all(b"you").await.unwrap();
     dialled.io.shutdown().await.unwrap();
     let mut text = String::new();
@@ -124,6 +132,7 @@ async fn an_exception_is_dialled_directly() {
     let dialled = dialer.dial(&server(&format!("gw.example:{port}"))).await.unwrap();
     assert_eq!(dialled.via, None);
     assert_eq!(dialled.remote_addr, listener.local_addr().unwrap());
+    assert!(adapts(&dialled), "{dialled:?}");
 }
 
 #[tokio::test]
@@ -245,6 +254,7 @@ async fn socks5h_leaves_the_name_to_the_proxy() {
     let (port, proxy) = scripted(vec![socks(b"gw.example\x01\xbb", 0)]).await;
     let dialer = dialer(one(&format!("socks5h://proxy.example:{port}")), &[]);
     let dialled = dialer.dial(&server("gw.example:443")).await.unwrap();
+    assert!(adapts(&dialled), "{dialled:?}");
     drop(dialled);
     proxy.await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use tunnel_core::{Keepalive, proto::mux::Budget};
-use tunnel_tcp::SocketOptions;
+use tunnel_tcp::{Congestion, SocketOptions};
 
 use crate::values::{self, OptionalDuration};
 
@@ -104,9 +104,15 @@ pub struct TcpArgs {
     #[arg(long, env = "TUNNEL_TCP_STREAM_WINDOW", value_name = "BYTES", default_value = "16MiB", value_parser = values::bytes)]
     pub tcp_stream_window: u64,
 
-    /// Congestion control of the kernel, for example bbr for paths that lose packets [default: the system's]
-    #[arg(long, env = "TUNNEL_TCP_CONGESTION", value_name = "NAME")]
-    pub tcp_congestion: Option<String>,
+    /// Congestion control of what this end sends: adaptive is cubic, and bbr once a connection loses packets, if the kernel
+    /// allows it; system is the system's; others are names of the kernel
+    #[arg(
+        long,
+        env = "TUNNEL_TCP_CONGESTION",
+        value_name = "adaptive|system|NAME",
+        default_value = "adaptive"
+    )]
+    pub tcp_congestion: Congestion,
 }
 
 impl TcpArgs {
@@ -120,12 +126,12 @@ impl TcpArgs {
 
     /// What is asked of the kernel for each socket.
     pub fn sockets(&self) -> anyhow::Result<SocketOptions> {
-        let mut options = SocketOptions::default();
-        options.congestion.clone_from(&self.tcp_congestion);
-        options.check().with_context(|| {
-            let name = self.tcp_congestion.as_deref().unwrap_or_default();
+        self.tcp_congestion.check().with_context(|| {
+            let name = self.tcp_congestion.to_string();
             format!("--tcp-congestion: the kernel does not allow {name:?} (see sysctl net.ipv4.tcp_allowed_congestion_control)")
         })?;
+        let mut options = SocketOptions::default();
+        options.congestion.clone_from(&self.tcp_congestion);
         Ok(options)
     }
 }
