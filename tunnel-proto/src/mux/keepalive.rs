@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::Keepalive;
 
-/// How often the round trip is measured while bytes flow.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the round trip is measured while bytes flow: windows grow with it, and bulk makes it several times as long as it
+/// was before.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// For how long, to twice as long, the shortest round trip is remembered.
 const MEMORY: Duration = Duration::from_secs(30);
 
@@ -225,6 +226,27 @@ mod tests {
         assert!(!watch.pong(later, [0xff; 8]), "no such PING");
         assert!(watch.pong(later, ping));
         assert_eq!(watch.round_trip(), Some(Duration::from_millis(70)));
+    }
+
+    /// Else a bulk transfer spends its first seconds with a window for the path as it was without it.
+    #[test]
+    fn what_bulk_makes_of_the_round_trip_is_known_within_a_second() {
+        let (idle, busy) = (Duration::from_micros(200), Duration::from_millis(2));
+        let mut now = Instant::now();
+        let mut watch = Watch::new(KEEPALIVE, now);
+        watch.sample(now);
+        let ping = watch.take_ping(now).unwrap();
+        assert!(watch.pong(now + idle, ping));
+        let end = now + Duration::from_secs(1);
+        while now < end {
+            watch.sample(now);
+            let ping = watch.take_ping(now);
+            now += busy;
+            if let Some(ping) = ping {
+                assert!(watch.pong(now, ping));
+            }
+        }
+        assert!(watch.round_trip() > Some(busy / 2), "{:?}", watch.round_trip());
     }
 
     #[test]
