@@ -21,7 +21,8 @@ use crate::BoxIo;
 #[non_exhaustive]
 pub enum Congestion {
     /// `cubic` in place of `bbr`, because it costs less, and `bbr` once a connection loses packets, five of 50,000: `cubic`
-    /// takes each for congestion, and of a path of 500 Mbit/s and 20 ms that loses one of a hundred it uses a fiftieth.
+    /// takes each for congestion, and one stream uses little more than a hundredth of a path of 500 Mbit/s and 20 ms that
+    /// loses one packet of a hundred.
     /// A full queue loses packets, too, so that is where a connection ends up that fills its link; `bbr` takes more than
     /// its share beside `cubic` there. It does not go back.
     ///
