@@ -267,9 +267,9 @@ impl<P: Protocol> Driver<P> {
         self.hub.open() == 0 && self.wires.is_empty() && self.waiting.is_empty()
     }
 
-    /// How long a round trip takes, for windows.
-    pub(crate) fn shortest_round_trip(&self) -> Option<Duration> {
-        self.pulse.shortest_round_trip()
+    /// What windows of streams are fitted to.
+    pub(crate) fn shortest_turn(&self) -> Option<Duration> {
+        self.pulse.shortest_turn()
     }
 
     fn wake_all(&mut self) {

@@ -81,4 +81,9 @@ impl Pulse {
     pub(crate) fn shortest_round_trip(&self) -> Option<Duration> {
         self.watch.shortest_round_trip()
     }
+
+    /// What windows of streams are fitted to.
+    pub(crate) fn shortest_turn(&self) -> Option<Duration> {
+        self.watch.shortest_turn()
+    }
 }

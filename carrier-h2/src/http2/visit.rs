@@ -207,7 +207,7 @@ impl<P: Protocol> Driver<P> {
         if taken > 0 {
             wire.release(taken);
             let pressure = self.hub.account.pressure();
-            let round_trip = self.shortest_round_trip();
+            let round_trip = self.shortest_turn();
             if let Some(wire) = self.wires.get_mut(&key) {
                 self.windows
                     .took(&mut wire.usage, taken, now.into_std(), round_trip, pressure);

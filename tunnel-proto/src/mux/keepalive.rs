@@ -9,6 +9,9 @@ use crate::Keepalive;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// For how long, to twice as long, the shortest round trip is remembered.
 const MEMORY: Duration = Duration::from_secs(30);
+/// A reader takes this long for a turn, however short the path: between two processes the delay is that of their
+/// schedulers.
+const SHORTEST_TURN: Duration = Duration::from_millis(1);
 
 /// Watches the peer: everything that comes from it is a sign of life, and silence is probed.
 #[derive(Debug)]
@@ -78,6 +81,14 @@ impl Watch {
     pub fn shortest_round_trip(&self) -> Option<Duration> {
         let [this, before] = self.shortest;
         this.into_iter().chain(before).min()
+    }
+
+    /// How soon a stream's reader makes room for more, which the window of a stream is fitted to. It is not the smoothed round
+    /// trip: a window that grows with the queue it builds would have no end.
+    #[must_use]
+    pub fn shortest_turn(&self) -> Option<Duration> {
+        self.shortest_round_trip()
+            .map(|round_trip| round_trip.max(SHORTEST_TURN))
     }
 
     /// Something came.
@@ -247,6 +258,21 @@ mod tests {
             }
         }
         assert!(watch.round_trip() > Some(busy / 2), "{:?}", watch.round_trip());
+    }
+
+    #[test]
+    fn a_reader_takes_a_turn_however_short_the_path() {
+        let now = Instant::now();
+        let turn = |micros| {
+            let mut watch = Watch::new(KEEPALIVE, now);
+            assert_eq!(watch.shortest_turn(), None);
+            watch.sample(now);
+            let ping = watch.take_ping(now).unwrap();
+            assert!(watch.pong(now + Duration::from_micros(micros), ping));
+            watch.shortest_turn()
+        };
+        assert_eq!(turn(100), Some(SHORTEST_TURN));
+        assert_eq!(turn(20_000), Some(Duration::from_millis(20)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What this end grants its peer: credit on streams, and on the whole.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Mux;
 use crate::mux::{
@@ -8,10 +8,6 @@ use crate::mux::{
     budget::Pressure,
     stream::{Opening, Stream},
 };
-
-/// A reader takes this long for a turn, however short the path: between two processes the delay is that of their
-/// schedulers.
-const SHORTEST_TURN: Duration = Duration::from_millis(1);
 
 impl Mux {
     /// A stream with the window that memory allows; the peer knows of the smallest.
@@ -62,10 +58,7 @@ impl Mux {
         recv.window.fit(
             now,
             recv.credit.returned(),
-            // Not the smoothed one: a window that grows with the queue it builds would have no end.
-            self.watch
-                .shortest_round_trip()
-                .map(|shortest| shortest.max(SHORTEST_TURN)),
+            self.watch.shortest_turn(),
             self.account.pressure(),
             &self.config.windows,
         );
