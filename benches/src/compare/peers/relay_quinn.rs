@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use quinn::{
@@ -23,6 +24,8 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
 const SEND_WINDOW: u64 = 16 << 20;
 const STREAMS: u32 = 20_000;
+/// While the other peers have their turn, nothing is sent; after 30 s of that quinn would give the connection up.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 
 pub(super) async fn near(listen: SocketAddr, far: SocketAddr, credentials: &Path) -> anyhow::Result<()> {
     let tls = Credentials::in_dir(credentials)?.agent()?.quic_config(&[ALPN]);
@@ -95,6 +98,7 @@ fn transport() -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(SEND_WINDOW);
+        .send_window(SEND_WINDOW)
+        .keep_alive_interval(Some(KEEPALIVE));
     Arc::new(transport)
 }
