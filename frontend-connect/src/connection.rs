@@ -315,7 +315,7 @@ impl<S: Socket> Tunnel<S> {
     pub(crate) async fn run<H: Send>(self, shared: Arc<Shared>, has_moved: bool, _held: H) {
         let Self {
             mut socket,
-            mut said,
+            said,
             caller,
             target,
             opened,
@@ -329,14 +329,17 @@ impl<S: Socket> Tunnel<S> {
         shared.meter.sent(said.sent);
         let start = Instant::now();
         let confirmed = tokio::select! {
-            confirmed = confirm(&mut socket, &mut said, shared.config.hold) => confirmed,
+            confirmed = confirm(&mut socket) => confirmed,
             // The relay ends at once.
             () = shared.kill.cancelled() => Ok(()),
         };
+        let mut options = shared.relay_options();
+        let has_spoken = said.sent > 0 || !said.left.is_empty();
+        options.hold = (!has_spoken).then_some(shared.config.hold);
         let report = match confirmed {
-            Ok(()) => relay(socket, detached(said.left), stream, shared.relay_options()).await,
+            Ok(()) => relay(socket, detached(said.left), stream, options).await,
             Err(error) => {
-                relay(socket, Bytes::new(), stream, shared.relay_options()).end(StreamCode::TARGET_RESET);
+                relay(socket, Bytes::new(), stream, options).end(StreamCode::TARGET_RESET);
                 info!(client = %caller, %agent, %target, %error, "the client's socket failed at the answer");
                 return;
             }
@@ -359,22 +362,15 @@ fn detached(early: BytesMut) -> Bytes {
     if early.is_empty() { Bytes::new() } else { early.freeze() }
 }
 
-/// Writes the 200, alone, and waits until the client has spoken or `hold` has passed. No byte of the target can be in
-/// front of the 200, for nothing else writes to the socket, nor arrive with it at a client that speaks first; one that
-/// has spoken already, before it was asked to, can take the target's answer at any time.
-async fn confirm<S: Socket>(socket: &mut S, said: &mut Said, hold: Duration) -> std::io::Result<()> {
+/// Writes the 200. No byte of the target can be in front of it, for nothing else writes to the socket, nor arrive with it
+/// at a client that speaks first, for the relay holds such bytes back; one that has spoken already, before it was asked
+/// to, can take the target's answer at any time.
+async fn confirm<S: Socket>(socket: &mut S) -> std::io::Result<()> {
     let writing = async {
         socket.write_all(response::ESTABLISHED).await?;
         socket.flush().await
     };
-    timeout(WRITE_TIMEOUT, writing).await??;
-    if said.sent == 0 && said.left.is_empty() {
-        // The end of the client's half is not the end of the tunnel; the relay will see it again.
-        if let Ok(read) = timeout(hold, socket.read_buf(&mut (&mut said.left).limit(READ))).await {
-            read?;
-        }
-    }
-    Ok(())
+    timeout(WRITE_TIMEOUT, writing).await?
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 
 mod buffer;
 mod crowd;
+mod hold;
 mod idle;
 mod meter;
 mod receiving;
@@ -45,6 +46,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tunnel_proto::StreamCode;
 
 use self::{
+    hold::Hold,
     idle::Limits,
     receiving::{Receiving, ReceivingError},
     sending::{Sending, SendingError},
@@ -75,6 +77,10 @@ pub struct RelayOptions {
     /// Ends the relay when one direction has ended and no byte has moved in the other for this long. No limit by
     /// default, as for TCP itself: a request may be followed by a shutdown and hours of work.
     pub half_close_limit: Option<Duration>,
+    /// Holds back what the stream gives until the socket has given something, or for this long from the beginning. Not at
+    /// all by default: it is for whoever is told over the socket, at that moment, that the stream is open, and might take
+    /// bytes of the stream for a part of that.
+    pub hold: Option<Duration>,
     /// Ends the relay at once, with [`StreamCode::SHUTDOWN`].
     pub shutdown: Option<CancellationToken>,
     /// Is told of the bytes as they pass.
@@ -103,7 +109,7 @@ pub fn relay<S: Socket>(socket: S, early: Bytes, stream: Duplex, options: RelayO
     Relay {
         socket,
         sending: Sending::new(stream.tx, early),
-        receiving: Receiving::new(stream.rx),
+        receiving: Receiving::new(stream.rx, options.hold.map(Hold::new)),
         sending_half: Half::Open,
         receiving_half: Half::Open,
         sent: 0,
@@ -164,10 +170,10 @@ impl<S: Socket> Relay<S> {
         }
         let halves = (self.sending_half, self.receiving_half);
         let (mut out, mut back) = (Turn::new(), Turn::new());
-        let cut = match self.poll_sending(cx, &mut out) {
-            Ok(()) => self.poll_receiving(cx, &mut back),
-            cut => cut,
-        };
+        let cut = self.poll_sending(cx, &mut out).and_then(|()| {
+            let has_spoken = out.bytes() > 0 || self.sending_half != Half::Open;
+            self.poll_receiving(cx, &mut back, has_spoken)
+        });
         self.count(out.bytes(), back.bytes());
         cut?;
         if self.sending_half != Half::Open && self.receiving_half != Half::Open {
@@ -238,9 +244,12 @@ impl<S: Socket> Relay<S> {
     }
 
     /// Moves what can be moved into the socket; an error ends everything.
-    fn poll_receiving(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), End> {
+    fn poll_receiving(&mut self, cx: &mut Context<'_>, turn: &mut Turn, has_spoken: bool) -> Result<(), End> {
         if self.receiving_half != Half::Open {
             return Ok(());
+        }
+        if has_spoken {
+            self.receiving.let_go();
         }
         match self.receiving.poll(cx, &mut self.socket, turn) {
             Poll::Pending => Ok(()),

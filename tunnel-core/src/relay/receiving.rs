@@ -9,7 +9,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-use super::{Socket, turn::Turn};
+use super::{Socket, hold::Hold, turn::Turn};
 use crate::{error::RecvError, stream::RecvStream};
 
 /// The most that is taken from the stream ahead of the socket, in bytes.
@@ -29,6 +29,8 @@ pub(super) struct Receiving {
     unflushed: bool,
     /// Whether the stream has ended cleanly.
     at_end: bool,
+    /// What keeps the first bytes back.
+    hold: Option<Hold>,
 }
 
 /// Why the direction ended early.
@@ -39,14 +41,20 @@ pub(super) enum ReceivingError {
 }
 
 impl Receiving {
-    pub(super) fn new(rx: Box<dyn RecvStream>) -> Self {
+    pub(super) fn new(rx: Box<dyn RecvStream>, hold: Option<Hold>) -> Self {
         Self {
             rx,
             queue: VecDeque::new(),
             queued: 0,
             unflushed: false,
             at_end: false,
+            hold,
         }
+    }
+
+    /// Nothing is held back any more.
+    pub(super) fn let_go(&mut self) {
+        self.hold = None;
     }
 
     /// Ready when the socket's sending side is shut down behind every byte.
@@ -58,6 +66,12 @@ impl Receiving {
     ) -> Poll<Result<(), ReceivingError>> {
         loop {
             self.gather(cx).map_err(ReceivingError::Stream)?;
+            if let Some(hold) = &mut self.hold
+                && (self.at_end || !self.queue.is_empty())
+            {
+                ready!(hold.poll(cx));
+                self.let_go();
+            }
             if self.queue.is_empty() {
                 return self.poll_empty(cx, socket).map_err(ReceivingError::Socket);
             }

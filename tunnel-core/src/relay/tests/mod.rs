@@ -1,3 +1,4 @@
+mod hold;
 mod limits;
 mod memory;
 mod settle;
