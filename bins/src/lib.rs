@@ -10,7 +10,7 @@ mod descriptors;
 pub mod dev;
 pub mod frontends;
 pub mod host;
-pub mod logging;
+mod logging;
 pub mod policy;
 mod program;
 pub mod reload;

@@ -8,7 +8,8 @@ use tunnel_core::Threads;
 
 use crate::{
     cli::{self, LogArgs},
-    descriptors, logging,
+    descriptors,
+    logging::Logger,
     runtimes::Runtimes,
 };
 
@@ -32,38 +33,64 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
 ) -> ExitCode {
     let args: P = match cli::parse(env::args_os()) {
         Ok(args) => args,
-        Err(error) => return wrong_configuration(&error),
+        Err(error) => return Failure::Configuration(error).tell(),
     };
-    if let Err(error) = logging::init(args.log()) {
-        return wrong_configuration(&error);
+    let logger = match Logger::install(args.log()) {
+        Ok(logger) => logger,
+        Err(error) => return Failure::Configuration(error).tell(),
+    };
+    let outcome = work(args, plan, run);
+    // Why it ends is what stands last.
+    drop(logger);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
     }
+}
+
+fn work<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
+    args: P,
+    plan: impl FnOnce(P, &Threads) -> anyhow::Result<T>,
+    run: impl FnOnce(T) -> R,
+) -> Result<(), Failure> {
     tunnel_tls::install_provider();
     descriptors::take();
     keep_some_heap();
     let only_check = args.only_check();
     let threads = if only_check { NonZeroUsize::MIN } else { args.threads() };
-    let runtimes = match Runtimes::start(threads).context("cannot start the threads") {
-        Ok(runtimes) => runtimes,
-        Err(error) => {
-            complain(&error);
-            return ExitCode::FAILURE;
-        }
-    };
-    let plan = match plan(args, runtimes.threads()) {
-        Ok(plan) => plan,
-        Err(error) => return wrong_configuration(&error),
-    };
+    let runtimes = Runtimes::start(threads)
+        .context("cannot start the threads")
+        .map_err(Failure::Work)?;
+    let plan = plan(args, runtimes.threads()).map_err(Failure::Configuration)?;
     if only_check {
         print("the configuration is fine");
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
     descriptors::tell();
-    match runtimes.run(run(plan)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
+    runtimes.run(run(plan)).map_err(Failure::Work)
+}
+
+/// Why a program ends.
+enum Failure {
+    /// The command line or the configuration is wrong.
+    Configuration(anyhow::Error),
+    /// What it was to do went wrong.
+    Work(anyhow::Error),
+}
+
+impl Failure {
+    /// Says it, and gives the exit code.
+    fn tell(self) -> ExitCode {
+        let (error, code) = match self {
+            Self::Configuration(error) => (error, ExitCode::from(2)),
+            Self::Work(error) => (error, ExitCode::FAILURE),
+        };
+        match error.downcast_ref::<clap::Error>() {
+            // Help and version are "errors" that print to standard output and exit with 0.
+            Some(usage) => usage.exit(),
+            None => complain(&error),
         }
+        code
     }
 }
 
@@ -72,17 +99,6 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
 /// twice the largest block that was ever freed (mallopt(3), `M_MMAP_THRESHOLD`); other allocators do not care.
 fn keep_some_heap() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(2 * 1024 * 1024)));
-}
-
-fn wrong_configuration(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<clap::Error>() {
-        // Help and version are "errors" that print to standard output and exit with 0.
-        Some(usage) => usage.exit(),
-        None => {
-            complain(error);
-            ExitCode::from(2)
-        }
-    }
 }
 
 #[allow(clippy::print_stdout)] // the answer to --check-config

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::connections::Connections;
-use crate::descriptors;
+use crate::{descriptors, logging};
 
 /// How long to wait after a failure to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +72,8 @@ impl Admin {
     }
 
     /// Serves until `stop` is cancelled. Requests that have begun are answered, within a second.
-    pub async fn serve(self, status: impl Status, metrics: Registry, stop: CancellationToken) {
+    pub async fn serve(self, status: impl Status, mut metrics: Registry, stop: CancellationToken) {
+        logging::register(&mut metrics);
         info!("admin on http://{}: /livez /readyz /metrics /sessions", self.addr);
         let state = Arc::new(Shared {
             status: Box::new(status),

@@ -21,6 +21,7 @@ mod early;
 mod garbage;
 mod headers;
 mod identity;
+mod logging;
 mod loss;
 mod proxies;
 mod reload;

@@ -113,6 +113,7 @@ impl Drop for Process {
 /// The lines that a program has written so far, and a way to wait for more.
 pub(crate) struct Lines {
     said: watch::Receiver<Said>,
+    is_read: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -124,14 +125,22 @@ struct Said {
 impl Lines {
     fn of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let (told, said) = watch::channel(Said::default());
+        let (is_read, mut may_read) = watch::channel(true);
         tokio::spawn(async move {
             let mut lines = BufReader::new(pipe).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 told.send_modify(|said| said.lines.push(line));
+                // Whoever could stop it has gone.
+                let _ = may_read.wait_for(|may| *may).await;
             }
             told.send_modify(|said| said.ended = true);
         });
-        Self { said }
+        Self { said, is_read }
+    }
+
+    /// Reads no more for now, so that the program finds its pipe full, or goes on.
+    pub(crate) fn read(&self, is_read: bool) {
+        self.is_read.send_replace(is_read);
     }
 
     /// Waits for a line that contains `part`, and gives it.
