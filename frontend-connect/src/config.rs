@@ -46,7 +46,7 @@ pub struct Config {
     /// How long the target's first bytes are held back while the client is silent. Clients such as kube-apiserver
     /// fail if their read of the 200 returns bytes of the tunnel, too; they speak first, so holding the target's bytes
     /// until the client's first has arrived is safe for them. This limit is for protocols in which the target speaks
-    /// first, and delays them by as much, once for each tunnel. Default: 20 ms.
+    /// first: it delays their first bytes until so long after the 200, once for each tunnel. Default: 20 ms.
     pub hold: Duration,
 
     /// How many connections may be open at once, tunnels included; one more is refused with 503. Default: 32,768.

@@ -8,12 +8,12 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::time::LONGEST;
+use crate::time::after;
 
 /// Until when the socket gets nothing.
 ///
-/// There is a timer only while something is held back: most sockets speak first, and a timer that is the next to fire costs a
-/// system call.
+/// There is a timer only while something is held back: most sockets speak first, and a timer that is the next to fire costs
+/// a system call.
 #[derive(Debug)]
 pub(super) struct Hold {
     until: Instant,
@@ -24,7 +24,7 @@ impl Hold {
     /// Counts from now.
     pub(super) fn new(limit: Duration) -> Self {
         Self {
-            until: Instant::now() + limit.min(LONGEST),
+            until: after(Instant::now(), limit),
             timer: None,
         }
     }

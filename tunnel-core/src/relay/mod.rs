@@ -77,9 +77,10 @@ pub struct RelayOptions {
     /// Ends the relay when one direction has ended and no byte has moved in the other for this long. No limit by
     /// default, as for TCP itself: a request may be followed by a shutdown and hours of work.
     pub half_close_limit: Option<Duration>,
-    /// Holds back what the stream gives until the socket has given something, or for this long from the beginning. Not at
-    /// all by default: it is for whoever is told over the socket, at that moment, that the stream is open, and might take
-    /// bytes of the stream for a part of that.
+    /// Holds back what the stream gives, up to 64 KiB, and its clean end, until the stream has taken something of the socket,
+    /// or the socket has ended, or this long has passed since [`relay`] was called; a reset goes on at once. None by default:
+    /// it is for a frontend that has just told its client over the same socket that the stream is open, so that no byte of the
+    /// stream arrives together with that.
     pub hold: Option<Duration>,
     /// Ends the relay at once, with [`StreamCode::SHUTDOWN`].
     pub shutdown: Option<CancellationToken>,
@@ -88,7 +89,7 @@ pub struct RelayOptions {
 }
 
 impl RelayOptions {
-    /// No limits, no shutdown, no meter.
+    /// No limits, no hold, no shutdown, no meter.
     #[must_use]
     pub fn new(party: Party) -> Self {
         Self {
@@ -102,8 +103,8 @@ impl RelayOptions {
 /// already and goes first.
 ///
 /// At most one chunk read from the socket (16 KiB; 128 KiB in bulk transfers, less while there are more than 128 of them)
-/// and 64 KiB taken from the stream are held
-/// at any time, and next to nothing while no bytes move.
+/// and 64 KiB taken from the stream are held at any time, and next to nothing while neither the socket nor
+/// [`RelayOptions::hold`] keeps bytes from going on.
 pub fn relay<S: Socket>(socket: S, early: Bytes, stream: Duplex, options: RelayOptions) -> Relay<S> {
     let limited = options.idle_limit.is_some() || options.half_close_limit.is_some();
     Relay {
@@ -171,7 +172,8 @@ impl<S: Socket> Relay<S> {
         let halves = (self.sending_half, self.receiving_half);
         let (mut out, mut back) = (Turn::new(), Turn::new());
         let cut = self.poll_sending(cx, &mut out).and_then(|()| {
-            let has_spoken = out.bytes() > 0 || self.sending_half != Half::Open;
+            // A stream that takes no more says nothing of the socket.
+            let has_spoken = out.bytes() > 0 || self.sending_half == Half::Finished;
             self.poll_receiving(cx, &mut back, has_spoken)
         });
         self.count(out.bytes(), back.bytes());

@@ -10,7 +10,10 @@ use std::{
 use bytes::{Buf, Bytes};
 
 use super::{Socket, hold::Hold, turn::Turn};
-use crate::{error::RecvError, stream::RecvStream};
+use crate::{
+    error::{ConnectionError, RecvError},
+    stream::RecvStream,
+};
 
 /// The most that is taken from the stream ahead of the socket, in bytes.
 pub(super) const QUEUE_BYTES: usize = 64 * 1024;
@@ -29,6 +32,8 @@ pub(super) struct Receiving {
     unflushed: bool,
     /// Whether the stream has ended cleanly.
     at_end: bool,
+    /// That the connection has ended, which comes behind what is queued. On the heap, for it is rare.
+    lost: Option<Box<ConnectionError>>,
     /// What keeps the first bytes back.
     hold: Option<Hold>,
 }
@@ -48,6 +53,7 @@ impl Receiving {
             queued: 0,
             unflushed: false,
             at_end: false,
+            lost: None,
             hold,
         }
     }
@@ -69,10 +75,15 @@ impl Receiving {
             if let Some(hold) = &mut self.hold
                 && (self.at_end || !self.queue.is_empty())
             {
-                ready!(hold.poll(cx));
+                if hold.poll(cx).is_pending() {
+                    return self.poll_reset(cx).map(|error| Err(ReceivingError::Stream(error)));
+                }
                 self.let_go();
             }
             if self.queue.is_empty() {
+                if let Some(error) = self.lost.take() {
+                    return Poll::Ready(Err(ReceivingError::Stream(RecvError::Connection(*error))));
+                }
                 return self.poll_empty(cx, socket).map_err(ReceivingError::Socket);
             }
             if turn.is_over() {
@@ -90,13 +101,15 @@ impl Receiving {
 
     /// Takes what the stream has, as far as the queue has room.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), RecvError> {
-        while !self.at_end && self.has_room() {
-            match self.rx.poll_recv(cx, QUEUE_BYTES - self.queued)? {
-                Poll::Ready(Some(bytes)) => {
+        while !self.is_over() && self.has_room() {
+            match self.rx.poll_recv(cx, QUEUE_BYTES - self.queued) {
+                Poll::Ready(Ok(Some(bytes))) => {
                     self.queued += bytes.len();
                     self.queue.push_back(bytes);
                 }
-                Poll::Ready(None) => self.at_end = true,
+                Poll::Ready(Ok(None)) => self.at_end = true,
+                Poll::Ready(Err(RecvError::Connection(error))) => self.lost = Some(Box::new(error)),
+                Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => break,
             }
         }
@@ -105,10 +118,15 @@ impl Receiving {
 
     /// Whether the stream was reset while a full queue waits for the socket, which no receive tells.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<RecvError> {
-        if self.at_end || self.has_room() {
+        if self.is_over() || self.has_room() {
             return Poll::Pending;
         }
         self.rx.poll_reset(cx)
+    }
+
+    /// Whether nothing more comes from the stream.
+    fn is_over(&self) -> bool {
+        self.at_end || self.lost.is_some()
     }
 
     fn has_room(&self) -> bool {

@@ -11,11 +11,15 @@ use super::*;
 
 const HOLD: Duration = Duration::from_millis(20);
 
-fn rig() -> Rig {
-    Rig::plain(RelayOptions {
+fn options() -> RelayOptions {
+    RelayOptions {
         hold: Some(HOLD),
         ..RelayOptions::default()
-    })
+    }
+}
+
+fn rig() -> Rig {
+    Rig::plain(options())
 }
 
 /// Whether there is nothing to read now, not even an end.
@@ -77,9 +81,22 @@ async fn a_socket_that_ends_has_spoken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_does_not_wait() {
+async fn a_stream_that_takes_no_more_does_not_let_go() {
     let mut rig = rig();
     let start = Instant::now();
+    rig.peer.rx.stop(StreamCode::CANCELLED);
+    rig.peer.tx.send_all(Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(rig.socket.read_u8().await.unwrap(), b'x');
+    assert_eq!(start.elapsed(), HOLD);
+}
+
+/// Not even if the relay has taken as much as it holds.
+#[tokio::test(start_paused = true)]
+async fn a_reset_does_not_wait() {
+    let mut rig = Rig::new(4096, 1 << 20, options());
+    let start = Instant::now();
+    rig.peer.tx.send_all(pattern(1 << 17).into()).await.unwrap();
+    settle().await;
     rig.peer.tx.reset(StreamCode::TARGET_RESET);
     let report = rig.relay.await.unwrap();
     assert!(matches!(report.ended, End::PeerReset(StreamCode::TARGET_RESET)));

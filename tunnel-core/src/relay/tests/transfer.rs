@@ -257,6 +257,25 @@ async fn what_arrived_before_the_connection_was_lost_goes_on() {
     assert!(matches!(report.ended, End::ConnectionLost(_)), "{report:?}");
 }
 
+/// The relay has taken it, and the socket not yet.
+#[tokio::test(start_paused = true)]
+async fn what_the_relay_has_taken_goes_on_when_the_connection_is_lost() {
+    let (mut socket, near) = duplex(64);
+    let (stream, mut peer, lose) = crate::stream::pair::pair_with_cut(1 << 20);
+    let relay = tokio::spawn(relay(near, Bytes::new(), stream, RelayOptions::new(Party::Client)));
+    peer.tx.send_all(pattern(1000).into()).await.unwrap();
+    settle().await;
+    lose(crate::error::ConnectionError::TimedOut {
+        after: Duration::from_secs(15),
+    });
+    settle().await;
+    let mut received = vec![0; 1000];
+    socket.read_exact(&mut received).await.unwrap();
+    assert!(received == pattern(1000));
+    let report = relay.await.unwrap();
+    assert!(matches!(report.ended, End::ConnectionLost(_)), "{report:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dropped_relay_is_no_clean_end() {
     let mut rig = Rig::plain(RelayOptions::default());
