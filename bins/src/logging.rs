@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, fmt as format, layer::SubscriberExt as _, ut
 
 use crate::cli::{LogArgs, LogFormat};
 
-/// How many lines may wait to be written: two or three seconds of the most that a machine of two processors makes.
+/// How many lines may wait to be written: two seconds of what a machine of two processors makes at most, some 2 MiB of memory.
 const WAITING: usize = 8192;
 /// How many bytes one write takes at most.
 const AT_ONCE: usize = 64 * 1024;
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 64 * 1024;
 /// Counts the lines that found no room.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// The process's logger. Dropping it writes what waits, if that takes no longer than a second.
+/// The process's logger. Dropping it writes what waits, as far as that is read within a second.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Logger {
@@ -76,7 +76,7 @@ impl Collector for Dropped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let lines = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
         let counter = ConstCounter::new(u64::try_from(lines).unwrap_or(u64::MAX));
-        let help = "Log lines that were dropped because standard error was not read";
+        let help = "Log lines that were dropped because standard error was not read.";
         counter.encode(encoder.encode_descriptor("tunnel_log_lines_dropped", help, None, counter.metric_type())?)
     }
 }

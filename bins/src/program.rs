@@ -1,6 +1,8 @@
 //! From the arguments to the exit code, the same for every program.
 
-use std::{env, future::Future, num::NonZeroUsize, process::ExitCode};
+use std::{
+    convert::Infallible, env, future::Future, num::NonZeroUsize, process::ExitCode, sync::mpsc, thread, time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
@@ -12,6 +14,9 @@ use crate::{
     logging::Logger,
     runtimes::Runtimes,
 };
+
+/// How long a program takes at most to say what is left to say.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The command line of a program.
 pub trait Program: CommandFactory + FromArgMatches {
@@ -39,13 +44,25 @@ pub fn main<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
         Ok(logger) => logger,
         Err(error) => return Failure::Configuration(error).tell(),
     };
-    let outcome = work(args, plan, run);
-    // Why it ends is what stands last.
-    drop(logger);
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.tell(),
+    end(logger, work(args, plan, run))
+}
+
+/// Says what is left to say, the failure last, for as long as somebody listens.
+fn end(logger: Logger, outcome: Result<(), Failure>) -> ExitCode {
+    let code = outcome.as_ref().map_or_else(Failure::code, |()| ExitCode::SUCCESS);
+    let (said, is_said) = mpsc::sync_channel::<Infallible>(0);
+    let say = move || {
+        drop(logger);
+        if let Err(failure) = outcome {
+            failure.tell();
+        }
+        drop(said);
+    };
+    // Whoever does not read standard error keeps that thread for ever, but not the process.
+    if let Ok(_thread) = thread::Builder::new().spawn(say) {
+        let _ = is_said.recv_timeout(FAREWELL);
     }
+    code
 }
 
 fn work<P: Program, T, R: Future<Output = anyhow::Result<()>>>(
@@ -79,18 +96,22 @@ enum Failure {
 }
 
 impl Failure {
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Configuration(_) => ExitCode::from(2),
+            Self::Work(_) => ExitCode::FAILURE,
+        }
+    }
+
     /// Says it, and gives the exit code.
     fn tell(self) -> ExitCode {
-        let (error, code) = match self {
-            Self::Configuration(error) => (error, ExitCode::from(2)),
-            Self::Work(error) => (error, ExitCode::FAILURE),
-        };
+        let (Self::Configuration(error) | Self::Work(error)) = &self;
         match error.downcast_ref::<clap::Error>() {
             // Help and version are "errors" that print to standard output and exit with 0.
             Some(usage) => usage.exit(),
-            None => complain(&error),
+            None => complain(error),
         }
-        code
+        self.code()
     }
 }
 

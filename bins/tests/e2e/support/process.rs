@@ -71,6 +71,7 @@ impl Process {
     /// Waits until it has ended by itself or by a signal.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let status = soon("the program's end", self.child.wait()).await.unwrap();
+        self.log.resume();
         soon("the end of what the program says", async {
             tokio::join!(self.log.end(), self.out.end())
         })
@@ -138,9 +139,14 @@ impl Lines {
         Self { said, is_read }
     }
 
-    /// Reads no more for now, so that the program finds its pipe full, or goes on.
-    pub(crate) fn read(&self, is_read: bool) {
-        self.is_read.send_replace(is_read);
+    /// Reads no more for now, so that the program finds its pipe full.
+    pub(crate) fn pause(&self) {
+        self.is_read.send_replace(false);
+    }
+
+    /// Reads on.
+    pub(crate) fn resume(&self) {
+        self.is_read.send_replace(true);
     }
 
     /// Waits for a line that contains `part`, and gives it.
