@@ -207,10 +207,10 @@ impl<P: Protocol> Driver<P> {
         if taken > 0 {
             wire.release(taken);
             let pressure = self.hub.account.pressure();
-            let round_trip = self.shortest_turn();
+            let turn = self.shortest_turn();
             if let Some(wire) = self.wires.get_mut(&key) {
                 self.windows
-                    .took(&mut wire.usage, taken, now.into_std(), round_trip, pressure);
+                    .took(&mut wire.usage, taken, now.into_std(), turn, pressure);
             }
         }
     }

@@ -60,13 +60,13 @@ impl StreamWindow {
         usize::try_from(self.told).unwrap_or(usize::MAX)
     }
 
-    /// A reader has taken so many bytes of a stream.
+    /// A reader has taken so many bytes of a stream; `turn` is how soon readers make room for more.
     pub(crate) fn took(
         &mut self,
         stream: &mut Use,
         bytes: usize,
         now: Instant,
-        round_trip: Option<Duration>,
+        turn: Option<Duration>,
         pressure: Pressure,
     ) {
         stream.returned += bytes as u64;
@@ -74,9 +74,7 @@ impl StreamWindow {
             return;
         }
         stream.fitted = stream.returned;
-        stream
-            .window
-            .fit(now, stream.returned, round_trip, pressure, &self.windows);
+        stream.window.fit(now, stream.returned, turn, pressure, &self.windows);
         let size = stream.window.size().min(MOST);
         self.used = self.used.max(size);
         if pressure == Pressure::Ample {
