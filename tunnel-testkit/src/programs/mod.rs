@@ -16,6 +16,7 @@ use std::{
     fs::{self, Permissions},
     io::Write as _,
     net::SocketAddr,
+    ops::Range,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -38,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RUN: Duration = Duration::from_secs(120);
 /// How often another port is tried: another process can take one before the program does.
 const ATTEMPTS: usize = 3;
+/// Where programs listen: below `ip_local_port_range` of Linux, and above what has a name.
+const PORTS: Range<u16> = 12_000..32_000;
 /// Where servers are that are not on the path of ordinary users.
 const SBIN: &str = "/usr/sbin";
 
@@ -151,9 +154,15 @@ pub async fn run(name: &str, args: &[&str]) -> Option<Output> {
 }
 
 /// A loopback address that nobody has at the moment.
+/// None of those that the system gives whoever asks for any: until the program is up, somebody else would have it, and be
+/// taken for the program.
 async fn free_addr() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("its address")
+    loop {
+        let addr = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(PORTS)));
+        if TcpListener::bind(addr).await.is_ok() {
+            return addr;
+        }
+    }
 }
 
 fn output_file(directory: &TempDir) -> PathBuf {
