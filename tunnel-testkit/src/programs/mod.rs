@@ -14,7 +14,7 @@ mod guide;
 
 use std::{
     fs::{self, Permissions},
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     net::SocketAddr,
     ops::Range,
     os::unix::fs::PermissionsExt as _,
@@ -153,14 +153,14 @@ pub async fn run(name: &str, args: &[&str]) -> Option<Output> {
     }
 }
 
-/// A loopback address that nobody has at the moment.
-/// None of those that the system gives whoever asks for any: until the program is up, somebody else would have it, and be
-/// taken for the program.
+/// A loopback address that nobody has at the moment. Its port is none of those that the system gives whoever asks for any:
+/// somebody else could get it until the program is up, and be taken for the program.
 async fn free_addr() -> SocketAddr {
     loop {
         let addr = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(PORTS)));
-        if TcpListener::bind(addr).await.is_ok() {
-            return addr;
+        match TcpListener::bind(addr).await {
+            Ok(_) => return addr,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse, "no port: {error}"),
         }
     }
 }
