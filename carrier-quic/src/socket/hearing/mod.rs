@@ -4,6 +4,7 @@
 //! next call on the socket with the last of them, whatever packet that one was about, so every call is repeated: an
 //! error that anybody can forge must cost no packet, and least of all the endpoint.
 
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +12,8 @@ use std::{
     fmt,
     future::Future,
     io::{self, IoSliceMut},
-    net::SocketAddr,
-    os::fd::AsRawFd as _,
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -26,8 +27,9 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit, UdpSocketState},
 };
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::io::{Interest, unix::AsyncFd};
 
+use self::room::{Room, Writable};
 use crate::reports::{PortReports, QUOTE};
 
 /// How often a call is repeated that may have failed because of another packet. Each time takes one more forged packet
@@ -44,20 +46,22 @@ const PORT_UNREACHABLE_V6: (u8, u8) = (1, 4);
 
 /// A UDP socket that hears which of its packets found no process at their port.
 pub(super) struct Hearing {
-    io: Arc<UdpSocket>,
+    io: Arc<AsyncFd<UdpSocket>>,
+    room: Arc<Room>,
     state: UdpSocketState,
     ears: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Hearing {
-    pub(super) fn new(socket: std::net::UdpSocket, reports: PortReports) -> io::Result<Self> {
+    pub(super) fn new(socket: UdpSocket, reports: PortReports) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         if let Err(error) = ask_for_errors(&socket) {
             tracing::debug!(%error, "the socket does not hear of unreachable ports");
         }
-        let io = Arc::new(UdpSocket::from_std(socket)?);
+        let io = Arc::new(register(socket, Interest::READABLE | Interest::ERROR)?);
+        let room = Room::new(Arc::clone(&io) as Arc<_>);
         let ears = Mutex::new(Box::pin(listen(Arc::clone(&io), reports)) as Pin<Box<_>>);
-        Ok(Self { io, state, ears })
+        Ok(Self { io, room, state, ears })
     }
 
     fn poll_errors(&self, cx: &mut Context<'_>) {
@@ -69,7 +73,7 @@ impl Hearing {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let once = || self.state.try_send((&*self.io).into(), transmit);
+        let once = || self.state.try_send(self.io.get_ref().into(), transmit);
         let mut sent = once();
         for _ in 0..REPEATS {
             match &sent {
@@ -87,14 +91,18 @@ impl Hearing {
 
 impl AsyncUdpSocket for Hearing {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable {
-            io: Arc::clone(&self.io),
-            waiting: None,
-        })
+        Box::pin(Writable::new(Arc::clone(&self.room)))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || self.send(transmit))
+        if self.room.is_full() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let sent = self.send(transmit);
+        if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            self.room.fill();
+        }
+        sent
     }
 
     fn poll_recv(
@@ -106,19 +114,24 @@ impl AsyncUdpSocket for Hearing {
         self.poll_errors(cx);
         loop {
             // Takes part in tokio's budget, so that errors without end do not hold the task.
-            ready!(self.io.poll_recv_ready(cx))?;
-            let received = self
-                .io
-                .try_io(Interest::READABLE, || self.state.recv((&*self.io).into(), bufs, meta));
-            // Nothing is there, or an error about a packet that was sent.
-            if let Ok(count) = received {
-                return Poll::Ready(Ok(count));
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            match self.state.recv(self.io.get_ref().into(), bufs, meta) {
+                Ok(count) => {
+                    if count < bufs.len() {
+                        // There are no more, and the next one is an event of its own.
+                        ready.clear_ready();
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                // About a packet that was sent.
+                Err(_) => {}
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.io.get_ref().local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
@@ -141,7 +154,7 @@ impl fmt::Debug for Hearing {
 }
 
 /// Asks for the errors of both families where the socket has both.
-fn ask_for_errors(socket: &std::net::UdpSocket) -> io::Result<()> {
+fn ask_for_errors(socket: &UdpSocket) -> io::Result<()> {
     if socket.local_addr()?.is_ipv6() {
         setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
     }
@@ -149,11 +162,11 @@ fn ask_for_errors(socket: &std::net::UdpSocket) -> io::Result<()> {
 }
 
 /// Reads errors and reports those that say that a port is unreachable.
-async fn listen(io: Arc<UdpSocket>, reports: PortReports) {
+async fn listen(io: Arc<AsyncFd<UdpSocket>>, reports: PortReports) {
     let mut errors = ErrorQueue::new();
     loop {
         for _ in 0..BATCH {
-            match io.async_io(Interest::ERROR, || errors.next(&io)).await {
+            match io.async_io(Interest::ERROR, |socket| errors.next(socket)).await {
                 Ok(Some(addr)) => reports.unreachable(addr, errors.quoted()),
                 Ok(None) => {}
                 // The runtime ends.
@@ -181,10 +194,10 @@ impl ErrorQueue {
     }
 
     /// Takes the next error: the destination of a packet that found no process there, or `None` for other errors.
-    fn next(&mut self, io: &UdpSocket) -> io::Result<Option<SocketAddr>> {
+    fn next(&mut self, socket: &UdpSocket) -> io::Result<Option<SocketAddr>> {
         let mut into = [IoSliceMut::new(&mut self.quoted)];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-        let error = recvmsg::<SockaddrStorage>(io.as_raw_fd(), &mut into, Some(&mut self.control), flags)?;
+        let error = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut into, Some(&mut self.control), flags)?;
         self.quoted_len = error.bytes.min(QUOTE);
         let Ok(mut messages) = error.cmsgs() else {
             return Ok(None);
@@ -219,27 +232,8 @@ fn socket_addr(addr: &SockaddrStorage) -> Option<SocketAddr> {
     v4().or_else(v6)
 }
 
-/// Waits for the socket to be writable, beside others that do.
-struct Writable {
-    io: Arc<UdpSocket>,
-    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
-}
-
-impl UdpPoller for Writable {
-    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { io, waiting } = &mut *self;
-        let future = waiting.get_or_insert_with(|| {
-            let io = Arc::clone(io);
-            Box::pin(async move { io.writable().await })
-        });
-        let writable = ready!(future.as_mut().poll(cx));
-        *waiting = None;
-        Poll::Ready(writable)
-    }
-}
-
-impl fmt::Debug for Writable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writable").field("io", &self.io).finish_non_exhaustive()
-    }
+/// Has the runtime tell of `interest`.
+#[expect(deprecated, reason = "its successor is unsafe, for types whose descriptor changes")]
+fn register<T: AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(socket, interest)
 }

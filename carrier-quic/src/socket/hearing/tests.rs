@@ -101,7 +101,7 @@ fn mapped(addr: SocketAddr) -> SocketAddr {
 async fn errors_cost_no_packet_in_either_direction() {
     let (socket, _reports) = wrapped(socket::bind((Ipv4Addr::LOCALHOST, 0).into(), 1 << 20).unwrap());
     let nobody = closed(Ipv4Addr::LOCALHOST).unwrap();
-    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let peer = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let here = socket.local_addr().unwrap();
     for number in 0..200_u8 {
         // Over loopback the error is there when the call returns, and fails the next one.
@@ -140,6 +140,75 @@ async fn a_socket_with_errors_rests_when_they_are_read() {
         }
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn packets_that_come_beside_errors_are_all_read() {
+    const BURST: u32 = 100;
+    let (socket, _reports) = wrapped(socket::bind((Ipv4Addr::LOCALHOST, 0).into(), 1 << 20).unwrap());
+    let nobody = closed(Ipv4Addr::LOCALHOST).unwrap();
+    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    peer.connect(socket.local_addr().unwrap()).unwrap();
+    let (next, bursts) = std::sync::mpsc::sync_channel(1);
+    let sender = std::thread::spawn(move || {
+        for first in bursts {
+            for number in first..first + BURST {
+                peer.send(&u32::to_be_bytes(number)).unwrap();
+            }
+        }
+    });
+
+    // More than come at once, now and then, and less.
+    let mut buffers = [[0; 64]; 8];
+    let mut expected = 0;
+    for burst in 0..100 {
+        next.send(burst * BURST).unwrap();
+        // Fails a call, or ends one early.
+        send(&socket, nobody, &PACKET).await;
+        while expected < (burst + 1) * BURST {
+            let mut meta = [RecvMeta::default(); 8];
+            let mut into = buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
+            let received = std::future::poll_fn(|cx| socket.poll_recv(cx, &mut into, &mut meta));
+            let count = timeout(PATIENCE, received).await.expect("packets").unwrap();
+            for (buffer, meta) in buffers.iter().zip(&meta[..count]) {
+                for packet in buffer[..meta.len].chunks(meta.stride) {
+                    assert_eq!(packet, u32::to_be_bytes(expected));
+                    expected += 1;
+                }
+            }
+        }
+    }
+    drop(next);
+    sender.join().unwrap();
+}
+
+#[tokio::test]
+async fn the_system_is_not_asked_for_room() {
+    let socket = socket::bind((Ipv4Addr::LOCALHOST, 0).into(), 65_536).unwrap();
+    let descriptor = socket.as_raw_fd();
+    let _socket = wrapped(socket);
+    let asked = asked_for(descriptor);
+    assert_eq!(asked & libc::EPOLLIN, libc::EPOLLIN, "{asked:#x}");
+    assert_eq!(asked & libc::EPOLLOUT, 0, "{asked:#x}");
+}
+
+/// What the runtime asks of a descriptor (proc_pid_fdinfo(5)).
+fn asked_for(descriptor: i32) -> i32 {
+    let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let descriptor = descriptor.to_string();
+    let mut asked = infos.flat_map(|info| {
+        // Other tests close some meanwhile.
+        let info = std::fs::read_to_string(info.unwrap().path()).unwrap_or_default();
+        info.lines().find_map(|line| {
+            let mut words = line.split_whitespace();
+            let is_it = words.next() == Some("tfd:") && words.next() == Some(&descriptor);
+            is_it.then(|| words.nth(1).unwrap().to_owned())
+        })
+    });
+    // With the highest bit, which says that events are edges.
+    u32::from_str_radix(&asked.next().expect("an epoll instance"), 16)
+        .unwrap()
+        .cast_signed()
 }
 
 #[derive(Default)]
