@@ -12,8 +12,8 @@ use super::{
     response::{self as answer, Refusing},
 };
 use crate::http2::{
-    Driver, Incoming, Opening, Outcome, Plan, Protocol, Rx, Session, Stream, Tx, close_code, close_reason,
-    connection_error, plain_reason,
+    Driver, Incoming, Opening, Outcome, Plan, Protocol, Rx, Stream, Tx, close_code, close_reason, connection_error,
+    plain_reason,
 };
 
 /// How long a refusal waits for its body.
@@ -100,7 +100,7 @@ impl Forward {
 
 impl Driver<Forward> {
     fn is_opener(&self) -> bool {
-        matches!(self.session, Session::Client { .. })
+        self.session.is_client()
     }
 
     /// Takes what has come of the body of a refusal. Says whether more is to come.

@@ -11,7 +11,7 @@ use std::{
     ops::ControlFlow,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Driver<P: Protocol> {
     pub(crate) protocol: P,
     pub(crate) hub: Arc<Hub>,
     pub(crate) session: Session,
+    /// Has the session polled.
+    due: Waker,
     pub(crate) sight: Arc<Sight>,
     pulse: Pulse,
     pub(crate) windows: StreamWindow,
@@ -79,6 +81,7 @@ impl<P: Protocol> Driver<P> {
                 tuning.connection_window,
                 now.into_std(),
             ),
+            due: Arc::clone(&hub).into(),
             hub,
             session,
             sight,
@@ -105,8 +108,9 @@ impl<P: Protocol> Driver<P> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.hub.wakes();
         for _ in 0..TURNS {
-            if let Poll::Ready(ended) = self.session.poll(cx, &mut self.incoming) {
+            if let Poll::Ready(ended) = self.poll_session() {
                 let error = P::ended(self, ended);
                 self.hub.end(error);
                 return Poll::Ready(());
@@ -130,6 +134,15 @@ impl<P: Protocol> Driver<P> {
             }
         }
         cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Has HTTP/2 read and write what the socket allows, if there is any of it.
+    fn poll_session(&mut self) -> Poll<Result<(), h2::Error>> {
+        if self.hub.take_due() | self.session.take_changed() {
+            let mut cx = Context::from_waker(&self.due);
+            return self.session.poll(&mut cx, &mut self.incoming);
+        }
         Poll::Pending
     }
 
@@ -203,7 +216,11 @@ impl<P: Protocol> Driver<P> {
             }
         };
         if let Some(next) = next {
-            self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
+            // One that goes off too early costs less than to move it each time.
+            let next = next.max(now + Duration::from_millis(1));
+            if next < self.timer.deadline() || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(next);
+            }
             if self.timer.as_mut().poll(cx).is_ready() {
                 return false;
             }

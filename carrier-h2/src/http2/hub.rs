@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Waker,
+    task::{Wake, Waker},
     time::Duration,
 };
 
@@ -44,6 +44,8 @@ struct Mail {
     close: Option<(CloseCode, Text)>,
     /// Whether the driver is to look at what stands elsewhere.
     is_roused: bool,
+    /// Whether HTTP/2 is to be polled.
+    is_due: bool,
     /// Wakes the driver, while it sleeps.
     waker: Option<Waker>,
     /// Whether the driver has ended, so that nobody takes anything out any more.
@@ -93,14 +95,11 @@ impl Hub {
 
     /// Has the driver look at a stream.
     pub(crate) fn post(&self, stream: Arc<Stream>) {
-        let mut mail = self.mail();
-        if mail.is_over {
-            return;
-        }
-        mail.ready.push(stream);
-        let waker = mail.waker.take();
-        drop(mail);
-        wake(waker);
+        self.change(|mail| {
+            if !mail.is_over {
+                mail.ready.push(stream);
+            }
+        });
     }
 
     /// The streams to be looked at.
@@ -112,22 +111,39 @@ impl Hub {
         self.mail().close.take()
     }
 
+    /// The driver is awake. What comes for it from now on need not wake it, as it looks before it sleeps.
+    pub(crate) fn wakes(&self) {
+        self.mail().waker = None;
+    }
+
+    /// Whether HTTP/2 is to be polled: the socket has become ready, or there is something to send.
+    pub(crate) fn take_due(&self) -> bool {
+        mem::take(&mut self.mail().is_due)
+    }
+
     /// Whether the driver may sleep; if so, `waker` is woken when there is something to do.
     pub(crate) fn sleeps(&self, waker: &Waker) -> bool {
         let mut mail = self.mail();
         let is_roused = mem::take(&mut mail.is_roused);
-        let idle = mail.ready.is_empty() && mail.close.is_none() && !is_roused;
+        let idle = mail.ready.is_empty() && mail.close.is_none() && !is_roused && !mail.is_due;
         mail.waker = idle.then(|| waker.clone());
         idle
     }
 
     /// Has the driver have another turn, also if it has begun one.
     fn rouse(&self) {
+        self.change(|mail| mail.is_roused = true);
+    }
+
+    /// Leaves something for the driver, and wakes it.
+    fn change(&self, change: impl FnOnce(&mut Mail)) {
         let mut mail = self.mail();
-        mail.is_roused = true;
+        change(&mut mail);
         let waker = mail.waker.take();
         drop(mail);
-        wake(waker);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     fn mail(&self) -> MutexGuard<'_, Mail> {
@@ -140,11 +156,7 @@ impl Hub {
         let text = text.into();
         if self.end(ConnectionError::local(code, text.clone())) {
             tracing::debug!(%code, reason = %text, "closing the connection");
-            let mut mail = self.mail();
-            mail.close = Some((code, text));
-            let waker = mail.waker.take();
-            drop(mail);
-            wake(waker);
+            self.change(|mail| mail.close = Some((code, text)));
         }
     }
 
@@ -228,9 +240,14 @@ impl Hub {
     }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+/// What HTTP/2 and the socket below it wake: it is polled then, and not whenever the driver does something else.
+impl Wake for Hub {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.change(|mail| mail.is_due = true);
     }
 }
 
@@ -283,6 +300,7 @@ mod tests {
     use tunnel_core::proto::mux::Budget;
 
     use super::*;
+    use crate::http2::stream::Plan;
 
     fn hub() -> Arc<Hub> {
         Hub::new(Arc::new(Budget::default().account()), 1024, 0, 10)
@@ -301,5 +319,38 @@ mod tests {
         assert!(hub.sleeps(Waker::noop()));
         drop(ticket);
         assert!(!hub.sleeps(Waker::noop()), "the last stream was waited for");
+    }
+
+    /// Counts how often the driver is woken.
+    #[derive(Default)]
+    struct Woken(AtomicU64);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_the_driver_does_itself_does_not_wake_it() {
+        let hub = hub();
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        assert!(hub.sleeps(&waker));
+        Arc::clone(&hub).wake();
+        Arc::clone(&hub).wake();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "it is awake");
+        assert!(hub.take_due() && !hub.take_due());
+
+        // The next time it is woken by its timer, and has something to send.
+        assert!(hub.sleeps(&waker));
+        hub.wakes();
+        Arc::clone(&hub).wake();
+        hub.post(Stream::new(&hub, hub.ticket(None), Plan::Nothing));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(!hub.sleeps(&waker), "there is something to do");
+        assert_eq!(hub.take_ready().len(), 1);
+        assert!(!hub.sleeps(&waker), "for HTTP/2, too");
+        assert!(hub.take_due() && hub.sleeps(&waker));
     }
 }

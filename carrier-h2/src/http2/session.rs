@@ -1,7 +1,7 @@
 //! One HTTP/2 connection, in either of its roles.
 
 use std::{
-    fmt,
+    fmt, mem,
     task::{Context, Poll},
 };
 
@@ -38,7 +38,13 @@ pub(crate) struct Knobs {
 }
 
 /// A HTTP/2 connection. It does nothing unless it is polled.
-pub(crate) enum Session {
+pub(crate) struct Session {
+    role: Role,
+    /// Whether it was changed in a way for which it does not wake itself.
+    is_changed: bool,
+}
+
+enum Role {
     Client {
         connection: client::Connection<Pipe, Bytes>,
         /// Until no more are to be made.
@@ -70,10 +76,10 @@ impl Session {
             .enable_push(false)
             .max_local_error_reset_streams(None);
         let (requests, connection) = builder.handshake(pipe).await?;
-        Ok(Self::Client {
+        Ok(Self::new(Role::Client {
             connection,
             requests: Some(requests),
-        })
+        }))
     }
 
     /// Begins as a server. It ends when the client's preface has come.
@@ -95,14 +101,28 @@ impl Session {
         if knobs.extended_connect {
             builder.enable_connect_protocol();
         }
-        Ok(Self::Server(builder.handshake(pipe).await?))
+        Ok(Self::new(Role::Server(builder.handshake(pipe).await?)))
+    }
+
+    fn new(role: Role) -> Self {
+        // It has something to say at first.
+        Self { role, is_changed: true }
+    }
+
+    pub(crate) fn is_client(&self) -> bool {
+        matches!(self.role, Role::Client { .. })
+    }
+
+    /// Whether it is to be polled though it has not woken anybody.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        mem::take(&mut self.is_changed)
     }
 
     /// Reads and writes what can be; ready when the connection has ended. Requests go to `incoming`.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, incoming: &mut Vec<Incoming>) -> Poll<Result<(), h2::Error>> {
-        match self {
-            Self::Client { connection, .. } => std::pin::Pin::new(connection).poll(cx),
-            Self::Server(connection) => loop {
+        match &mut self.role {
+            Role::Client { connection, .. } => std::pin::Pin::new(connection).poll(cx),
+            Role::Server(connection) => loop {
                 match connection.poll_accept(cx) {
                     Poll::Ready(Some(Ok(request))) => incoming.push(request),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -119,10 +139,10 @@ impl Session {
         cx: &mut Context<'_>,
         request: &mut Option<Request<()>>,
     ) -> Poll<Result<Option<Sent>, h2::Error>> {
-        let Self::Client {
+        let Role::Client {
             requests: Some(requests),
             ..
-        } = self
+        } = &mut self.role
         else {
             return Poll::Ready(Ok(None));
         };
@@ -134,9 +154,9 @@ impl Session {
     /// How many requests the server takes at once; 0 until it has said so. Only a client has any to send.
     #[cfg(feature = "forward")]
     pub(crate) fn most_requests(&self) -> usize {
-        match self {
-            Self::Client { connection, .. } => connection.max_concurrent_send_streams(),
-            Self::Server(_) => 0,
+        match &self.role {
+            Role::Client { connection, .. } => connection.max_concurrent_send_streams(),
+            Role::Server(_) => 0,
         }
     }
 
@@ -144,50 +164,53 @@ impl Session {
     /// requests, and ends when those that it has made are over.
     #[cfg(feature = "forward")]
     pub(crate) fn finish(&mut self) {
-        match self {
-            Self::Client { requests, .. } => *requests = None,
-            Self::Server(connection) => connection.graceful_shutdown(),
+        self.is_changed = true;
+        match &mut self.role {
+            Role::Client { requests, .. } => *requests = None,
+            Role::Server(connection) => connection.graceful_shutdown(),
         }
     }
 
     /// A server ends at once. A client cannot.
     #[cfg(feature = "forward")]
     pub(crate) fn abort(&mut self, reason: h2::Reason) {
-        if let Self::Server(connection) = self {
+        self.is_changed = true;
+        if let Role::Server(connection) = &mut self.role {
             connection.abrupt_shutdown(reason);
         }
     }
 
     /// Changes the window of every stream. It fails while an earlier change is on its way.
     pub(crate) fn set_stream_window(&mut self, bytes: u32) -> Result<(), h2::Error> {
-        match self {
-            Self::Client { connection, .. } => connection.set_initial_window_size(bytes),
-            Self::Server(connection) => connection.set_initial_window_size(bytes),
+        self.is_changed = true;
+        match &mut self.role {
+            Role::Client { connection, .. } => connection.set_initial_window_size(bytes),
+            Role::Server(connection) => connection.set_initial_window_size(bytes),
         }
     }
 
     /// Changes the window of the connection. The peer is told when half of it is used up.
     pub(crate) fn set_connection_window(&mut self, bytes: u32) {
-        match self {
-            Self::Client { connection, .. } => connection.set_target_window_size(bytes),
-            Self::Server(connection) => connection.set_target_window_size(bytes),
+        match &mut self.role {
+            Role::Client { connection, .. } => connection.set_target_window_size(bytes),
+            Role::Server(connection) => connection.set_target_window_size(bytes),
         }
     }
 
     /// What sends PINGs, the first time.
     pub(crate) fn pings(&mut self) -> Option<PingPong> {
-        match self {
-            Self::Client { connection, .. } => connection.ping_pong(),
-            Self::Server(connection) => connection.ping_pong(),
+        match &mut self.role {
+            Role::Client { connection, .. } => connection.ping_pong(),
+            Role::Server(connection) => connection.ping_pong(),
         }
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Client { .. } => "Client",
-            Self::Server(_) => "Server",
+        f.write_str(match &self.role {
+            Role::Client { .. } => "Client",
+            Role::Server(_) => "Server",
         })
     }
 }

@@ -15,13 +15,11 @@ use tunnel_core::{
 };
 
 use super::{Native, messages, stream_id};
-use crate::http2::{
-    Driver, Incoming, Opening, Outcome, Plan, Protocol, Rx, Session, Stream, Tx, connection_error, reason,
-};
+use crate::http2::{Driver, Incoming, Opening, Outcome, Plan, Protocol, Rx, Stream, Tx, connection_error, reason};
 
 impl Driver<Native> {
     pub(super) fn is_server(&self) -> bool {
-        matches!(self.session, Session::Client { .. })
+        self.session.is_client()
     }
 }
 
