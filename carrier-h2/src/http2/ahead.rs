@@ -24,6 +24,8 @@ pub(crate) struct Ahead {
     /// How many of them are charged: all but what came with the handshake.
     charged: usize,
     account: Arc<Account>,
+    /// Whether the budget had nothing left the last time.
+    is_starved: bool,
 }
 
 impl Ahead {
@@ -33,6 +35,7 @@ impl Ahead {
             bytes: begin.into(),
             charged: 0,
             account,
+            is_starved: false,
         }
     }
 
@@ -58,7 +61,7 @@ impl Ahead {
     }
 
     /// Reads a piece; gives its length, which is 0 at the end. Pending without a wake when there is no more room, here or
-    /// in the budget: the next stuck write tries again, and the driver looks at its keepalive, which writes.
+    /// in the budget: the next stuck write tries again.
     pub(crate) fn poll_fill(
         &mut self,
         io: &mut BoxIo,
@@ -66,7 +69,11 @@ impl Ahead {
         mut came: impl FnMut(&[u8]),
     ) -> Poll<io::Result<usize>> {
         // Before the read: what was taken off the socket cannot be put back.
-        if self.bytes.len() >= MOST || self.account.charge(PIECE as u64).is_err() {
+        if self.bytes.len() >= MOST {
+            return Poll::Pending;
+        }
+        self.is_starved = self.account.charge(PIECE as u64).is_err();
+        if self.is_starved {
             return Poll::Pending;
         }
         self.charged += PIECE;
@@ -78,6 +85,11 @@ impl Ahead {
         came(piece);
         self.bytes.extend_from_slice(piece);
         read.map_ok(|()| piece.len())
+    }
+
+    /// Whether the budget had nothing left the last time, which nobody is told when it has.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.is_starved
     }
 
     fn release(&mut self, bytes: usize) {

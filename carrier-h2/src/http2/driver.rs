@@ -11,7 +11,7 @@ use std::{
     ops::ControlFlow,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -39,14 +39,14 @@ const TURNS: usize = 4;
 const TURN_BYTES: usize = 64 * 1024;
 /// How long the peer may take to end the connection when it was told to.
 const LINGER: Duration = Duration::from_secs(1);
+/// What a timer is set to that nobody waits for.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What drives a connection.
 pub(crate) struct Driver<P: Protocol> {
     pub(crate) protocol: P,
     pub(crate) hub: Arc<Hub>,
     pub(crate) session: Session,
-    /// Has the session polled.
-    due: Waker,
     pub(crate) sight: Arc<Sight>,
     pulse: Pulse,
     pub(crate) windows: StreamWindow,
@@ -71,6 +71,7 @@ impl<P: Protocol> Driver<P> {
     pub(crate) fn new(protocol: P, hub: Arc<Hub>, mut session: Session, sight: Arc<Sight>, tuning: &Tuning) -> Self {
         let now = Instant::now();
         let knobs = tuning.knobs(0);
+        session.begin(Arc::clone(&hub).into());
         Self {
             protocol,
             pulse: Pulse::new(tuning.mux.proto.keepalive(), session.pings(), now.into_std()),
@@ -81,7 +82,6 @@ impl<P: Protocol> Driver<P> {
                 tuning.connection_window,
                 now.into_std(),
             ),
-            due: Arc::clone(&hub).into(),
             hub,
             session,
             sight,
@@ -92,7 +92,7 @@ impl<P: Protocol> Driver<P> {
             closing: None,
             given_up: false,
             relieving: false,
-            timer: Box::pin(sleep_until(now)),
+            timer: Box::pin(sleep_until(now + NEVER)),
         }
     }
 
@@ -139,11 +139,11 @@ impl<P: Protocol> Driver<P> {
 
     /// Has HTTP/2 read and write what the socket allows, if there is any of it.
     fn poll_session(&mut self) -> Poll<Result<(), h2::Error>> {
-        if self.hub.take_due() | self.session.take_changed() {
-            let mut cx = Context::from_waker(&self.due);
-            return self.session.poll(&mut cx, &mut self.incoming);
+        if self.hub.take_due() || self.sight.is_starved() {
+            self.session.poll_due(&mut self.incoming)
+        } else {
+            Poll::Pending
         }
-        Poll::Pending
     }
 
     /// Says whether anything happened.
@@ -194,6 +194,8 @@ impl<P: Protocol> Driver<P> {
             P::close(self, cx, code, text);
             self.closing = Some(now + LINGER);
             self.wake_all();
+            // It has to be seen through.
+            self.hub.rouse();
             return false;
         }
         match self.closing {

@@ -95,9 +95,11 @@ impl Hub {
 
     /// Has the driver look at a stream.
     pub(crate) fn post(&self, stream: Arc<Stream>) {
+        // One that is not taken is dropped when the lock is free again.
+        let mut stream = Some(stream);
         self.change(|mail| {
             if !mail.is_over {
-                mail.ready.push(stream);
+                mail.ready.extend(stream.take());
             }
         });
     }
@@ -131,7 +133,7 @@ impl Hub {
     }
 
     /// Has the driver have another turn, also if it has begun one.
-    fn rouse(&self) {
+    pub(crate) fn rouse(&self) {
         self.change(|mail| mail.is_roused = true);
     }
 

@@ -45,6 +45,7 @@ pub(crate) struct Pipe {
 pub(crate) struct Sight {
     received: AtomicU64,
     stuck: AtomicBool,
+    starved: AtomicBool,
     /// How much the peer takes.
     pub(crate) credit: Credit,
     /// What the peer has said.
@@ -71,6 +72,12 @@ impl Sight {
             // The first one is why.
             let _ = self.tls.set(explanation);
         }
+    }
+
+    /// Whether the last write or flush could not complete, and the budget had nothing left to read ahead meanwhile: it is to
+    /// be tried again now and then, as nobody is woken when there is room.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
     }
 
     /// Whether the last write or flush could not complete.
@@ -139,6 +146,8 @@ impl Pipe {
         if !matches!(outcome, Poll::Ready(Ok(_))) {
             self.read_ahead(cx);
         }
+        let is_starved = outcome.is_pending() && self.ahead.is_starved();
+        self.sight.starved.store(is_starved, Ordering::Relaxed);
         #[cfg(feature = "forward")]
         if matches!(outcome, Poll::Ready(Err(_))) && self.may_say_why() {
             return Poll::Pending;
@@ -321,5 +330,28 @@ mod tests {
             },
         );
         assert_eq!((sent, received), ([2; 100], [1; 100]));
+    }
+
+    #[tokio::test]
+    async fn a_stuck_write_that_cannot_read_ahead_shows() {
+        let budget = Budget::new(20_000);
+        let others = budget.account();
+        others.charge(20_000).unwrap();
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut pipe = Pipe::new(Box::new(near), Bytes::new(), Role::Client, &budget);
+        let sight = pipe.sight();
+        far.write_all(&[2; 16]).await.unwrap();
+        let mut write = async |bytes: &[u8]| {
+            std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut pipe).poll_write(cx, bytes).is_ready())).await
+        };
+        assert!(write(&[1; 16]).await && !sight.is_starved());
+        assert!(!write(&[1]).await && sight.is_starved(), "nobody can read");
+        others.release(20_000);
+        assert!(!write(&[1]).await && !sight.is_starved());
+        assert_eq!(sight.received(), 16);
+        others.charge(4_000).unwrap();
+        assert!(!write(&[1]).await && sight.is_starved());
+        far.read_exact(&mut [0; 16]).await.unwrap();
+        assert!(write(&[1]).await && !sight.is_starved());
     }
 }

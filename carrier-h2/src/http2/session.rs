@@ -1,8 +1,8 @@
 //! One HTTP/2 connection, in either of its roles.
 
 use std::{
-    fmt, mem,
-    task::{Context, Poll},
+    fmt,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -40,8 +40,8 @@ pub(crate) struct Knobs {
 /// A HTTP/2 connection. It does nothing unless it is polled.
 pub(crate) struct Session {
     role: Role,
-    /// Whether it was changed in a way for which it does not wake itself.
-    is_changed: bool,
+    /// Has the session polled: woken for changes here of which h2 does not say that they need it.
+    due: Waker,
 }
 
 enum Role {
@@ -105,17 +105,26 @@ impl Session {
     }
 
     fn new(role: Role) -> Self {
-        // It has something to say at first.
-        Self { role, is_changed: true }
+        Self {
+            role,
+            due: Waker::noop().clone(),
+        }
     }
 
     pub(crate) fn is_client(&self) -> bool {
         matches!(self.role, Role::Client { .. })
     }
 
-    /// Whether it is to be polled though it has not woken anybody.
-    pub(crate) fn take_changed(&mut self) -> bool {
-        mem::take(&mut self.is_changed)
+    /// From now on `due` is woken when the session is to be polled, which it is at once.
+    pub(crate) fn begin(&mut self, due: Waker) {
+        due.wake_by_ref();
+        self.due = due;
+    }
+
+    /// [Polls](Self::poll) it until it is due again.
+    pub(crate) fn poll_due(&mut self, incoming: &mut Vec<Incoming>) -> Poll<Result<(), h2::Error>> {
+        let due = self.due.clone();
+        self.poll(&mut Context::from_waker(&due), incoming)
     }
 
     /// Reads and writes what can be; ready when the connection has ended. Requests go to `incoming`.
@@ -164,7 +173,7 @@ impl Session {
     /// requests, and ends when those that it has made are over.
     #[cfg(feature = "forward")]
     pub(crate) fn finish(&mut self) {
-        self.is_changed = true;
+        self.due.wake_by_ref();
         match &mut self.role {
             Role::Client { requests, .. } => *requests = None,
             Role::Server(connection) => connection.graceful_shutdown(),
@@ -174,7 +183,7 @@ impl Session {
     /// A server ends at once. A client cannot.
     #[cfg(feature = "forward")]
     pub(crate) fn abort(&mut self, reason: h2::Reason) {
-        self.is_changed = true;
+        self.due.wake_by_ref();
         if let Role::Server(connection) = &mut self.role {
             connection.abrupt_shutdown(reason);
         }
@@ -182,11 +191,12 @@ impl Session {
 
     /// Changes the window of every stream. It fails while an earlier change is on its way.
     pub(crate) fn set_stream_window(&mut self, bytes: u32) -> Result<(), h2::Error> {
-        self.is_changed = true;
         match &mut self.role {
             Role::Client { connection, .. } => connection.set_initial_window_size(bytes),
             Role::Server(connection) => connection.set_initial_window_size(bytes),
-        }
+        }?;
+        self.due.wake_by_ref();
+        Ok(())
     }
 
     /// Changes the window of the connection. The peer is told when half of it is used up.

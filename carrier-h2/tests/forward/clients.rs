@@ -4,7 +4,7 @@ use bytes::Bytes;
 use carrier_h2::forward::{Dialect, ForwardConfig};
 use h2::{Reason, ext::Protocol};
 use http::{HeaderMap, Request};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tunnel_core::{
     Claim, CloseCode, Duplex, OpenError, PeerRole, RecvError, Refusal, RefusalKind, Rejection, SendError, StreamCode,
 };
@@ -201,7 +201,7 @@ async fn a_drain_is_a_goaway_and_old_streams_go_on() {
     let mut far = listener.accept().await.unwrap().accept().await.unwrap();
     let mut body = response.await.unwrap().into_body();
     listener.drain();
-    tokio::time::sleep(PROMPT).await;
+    sleep(PROMPT).await;
     assert!(client.requests.clone().ready().await.is_err(), "a GOAWAY was seen");
     far.tx.send_all("still here".into()).await.unwrap();
     assert_eq!(body.data().await.unwrap().unwrap(), "still here");
@@ -235,6 +235,18 @@ async fn a_close_resets_streams_and_says_goaway() {
         let after = far.tx.send_all("more".into()).await;
         assert!(matches!(after, Err(SendError::Connection(_))), "{after:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_without_streams_says_goaway_at_once() {
+    let mut world = World::plain(named());
+    let (client, listener) = world.client().await;
+    sleep(PROMPT).await;
+    let before = Instant::now();
+    listener.close(CloseCode::FLOOD, "because");
+    let ended = timeout(PROMPT, client.ended).await.unwrap().unwrap();
+    assert_eq!(ended.unwrap_err().reason(), Some(Reason::ENHANCE_YOUR_CALM));
+    assert!(before.elapsed() < PROMPT / 2, "{:?}", before.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

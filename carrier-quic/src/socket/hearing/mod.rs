@@ -25,7 +25,7 @@ use nix::{
 };
 use quinn::{
     AsyncUdpSocket, UdpPoller,
-    udp::{RecvMeta, Transmit, UdpSocketState},
+    udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -117,8 +117,8 @@ impl AsyncUdpSocket for Hearing {
             let mut ready = ready!(self.io.poll_read_ready(cx))?;
             match self.state.recv(self.io.get_ref().into(), bufs, meta) {
                 Ok(count) => {
-                    if count < bufs.len() {
-                        // There are no more, and the next one is an event of its own.
+                    if count < bufs.len().min(BATCH_SIZE) {
+                        // There are no more, or an error came between them: what follows is an event of its own.
                         ready.clear_ready();
                     }
                     return Poll::Ready(Ok(count));

@@ -7,10 +7,10 @@ use std::{
     fmt,
     future::Future,
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -18,7 +18,13 @@ use std::{
 };
 
 use quinn::UdpPoller;
-use tokio::{io::Interest, runtime::Handle, sync::Notify, time::sleep};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::Handle,
+    sync::Notify,
+    task::AbortHandle,
+    time::sleep,
+};
 
 use super::register;
 
@@ -31,7 +37,10 @@ pub(super) struct Room {
     /// The runtime that asks the system.
     home: Handle,
     full: AtomicBool,
+    /// Whether the runtime has ended, so that nobody asks any more.
+    gone: AtomicBool,
     emptied: Notify,
+    asking: Mutex<Option<AbortHandle>>,
 }
 
 impl Room {
@@ -41,7 +50,9 @@ impl Room {
             socket,
             home: Handle::current(),
             full: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             emptied: Notify::new(),
+            asking: Mutex::default(),
         })
     }
 
@@ -54,20 +65,25 @@ impl Room {
         if self.full.swap(true, Ordering::AcqRel) {
             return;
         }
-        let full = Full(Arc::clone(self));
-        self.home.spawn(async move {
-            if let Err(error) = full.0.writable().await {
+        let full = Full {
+            room: Arc::downgrade(self),
+            was_answered: false,
+        };
+        let _home = self.home.enter();
+        let asked = self.ask();
+        let task = tokio::spawn(async move {
+            if let Err(error) = answer(asked).await {
                 tracing::debug!(%error, "cannot wait for room in the send buffer of a UDP socket");
                 sleep(RETRY).await;
             }
+            full.end();
         });
+        *self.asking() = Some(task.abort_handle());
     }
 
-    /// Asks the system, by a descriptor of its own, for each can be registered only once.
-    async fn writable(&self) -> io::Result<()> {
-        let socket = register(self.socket.as_fd().try_clone_to_owned()?, Interest::WRITABLE)?;
-        socket.writable().await?.retain_ready();
-        Ok(())
+    /// Asks by a descriptor of its own, for each can be registered only once.
+    fn ask(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        register(self.socket.as_fd().try_clone_to_owned()?, Interest::WRITABLE)
     }
 
     async fn emptied(&self) {
@@ -80,6 +96,31 @@ impl Room {
             emptied.await;
         }
     }
+
+    fn check(&self) -> io::Result<()> {
+        if self.gone.load(Ordering::Acquire) {
+            return Err(io::Error::other("the runtime of the UDP socket has ended"));
+        }
+        Ok(())
+    }
+
+    fn asking(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        // Nothing panics while it is held.
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn answer(asked: io::Result<AsyncFd<OwnedFd>>) -> io::Result<()> {
+    asked?.writable().await?.retain_ready();
+    Ok(())
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(asking) = self.asking().take() {
+            asking.abort();
+        }
+    }
 }
 
 impl fmt::Debug for Room {
@@ -88,13 +129,27 @@ impl fmt::Debug for Room {
     }
 }
 
-/// The time for which a socket is full. The end of the runtime ends it, too.
-struct Full(Arc<Room>);
+/// The time for which a socket is full.
+struct Full {
+    room: Weak<Room>,
+    /// If not, the runtime has ended.
+    was_answered: bool,
+}
+
+impl Full {
+    fn end(mut self) {
+        self.was_answered = true;
+    }
+}
 
 impl Drop for Full {
     fn drop(&mut self) {
-        self.0.full.store(false, Ordering::Release);
-        self.0.emptied.notify_waiters();
+        let Some(room) = self.room.upgrade() else { return };
+        if !self.was_answered {
+            room.gone.store(true, Ordering::Release);
+        }
+        room.full.store(false, Ordering::Release);
+        room.emptied.notify_waiters();
     }
 }
 
@@ -121,7 +176,7 @@ impl UdpPoller for Writable {
             ready!(emptied.as_mut().poll(cx));
         }
         *waiting = None;
-        Poll::Ready(Ok(()))
+        Poll::Ready(room.check())
     }
 }
 
@@ -145,15 +200,21 @@ mod tests {
     use super::*;
 
     impl Writable {
-        fn is_ready(&mut self) -> bool {
-            Pin::new(self)
-                .poll_writable(&mut Context::from_waker(Waker::noop()))
-                .is_ready()
+        fn poll(&mut self) -> Poll<io::Result<()>> {
+            Pin::new(self).poll_writable(&mut Context::from_waker(Waker::noop()))
         }
 
         async fn ready(&mut self) {
             poll_fn(|cx| Pin::new(&mut *self).poll_writable(cx)).await.unwrap();
         }
+    }
+
+    /// A socket that is full, which one of UDP on loopback never is.
+    fn full() -> (Arc<UnixStream>, UnixStream) {
+        let (socket, peer) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        fill(&socket);
+        (Arc::new(socket), peer)
     }
 
     fn fill(mut socket: &UnixStream) {
@@ -162,18 +223,15 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_wait_go_on_when_there_is_room() {
-        // A UDP socket on loopback is never full.
-        let (socket, mut peer) = UnixStream::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let socket = Arc::new(socket);
+        let (socket, mut peer) = full();
         let room = Room::new(Arc::clone(&socket) as Arc<_>);
         let [first, second, third] = &mut [0; 3].map(|_| Writable::new(Arc::clone(&room)));
         for _ in 0..3 {
-            assert!(first.is_ready(), "not full yet");
+            assert!(first.poll().is_ready(), "nothing was refused yet");
             fill(&socket);
             room.fill();
             for _ in 0..10 {
-                assert!(!first.is_ready() && !second.is_ready(), "full");
+                assert!(first.poll().is_pending() && second.poll().is_pending());
                 tokio::task::yield_now().await;
             }
             let mut sent = vec![0; 1 << 20];
@@ -183,14 +241,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_that_is_there_meanwhile_is_found() {
+    async fn room_that_is_there_meanwhile_is_found_from_any_thread() {
         let (socket, _peer) = UnixStream::pair().unwrap();
         let room = Room::new(Arc::new(socket));
-        room.fill();
-        room.fill();
+        let elsewhere = Arc::clone(&room);
+        std::thread::spawn(move || {
+            elsewhere.fill();
+            elsewhere.fill();
+        })
+        .join()
+        .unwrap();
         let mut writable = Writable::new(Arc::clone(&room));
-        assert!(!writable.is_ready(), "nobody has looked");
+        assert!(writable.poll().is_pending(), "nobody has looked");
         writable.ready().await;
         assert!(!room.is_full());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_full_ends_with_its_last_user() {
+        let (socket, mut peer) = full();
+        let room = Room::new(socket);
+        room.fill();
+        let mut writable = Writable::new(room);
+        assert!(writable.poll().is_pending());
+        drop(writable);
+        tokio::task::yield_now().await;
+        peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        peer.read_to_end(&mut Vec::new()).expect("an end");
+    }
+
+    #[test]
+    fn the_end_of_the_runtime_is_an_error() {
+        let home = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (socket, _peer) = full();
+        let room = home.block_on(async { Room::new(socket) });
+        let mut writable = Writable::new(Arc::clone(&room));
+        room.fill();
+        assert!(writable.poll().is_pending());
+        drop(home);
+        assert!(matches!(writable.poll(), Poll::Ready(Err(_))));
+        room.fill();
+        assert!(matches!(writable.poll(), Poll::Ready(Err(_))));
     }
 }

@@ -142,13 +142,13 @@ async fn a_socket_with_errors_rests_when_they_are_read() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn packets_that_come_beside_errors_are_all_read() {
     const BURST: u32 = 100;
     let (socket, _reports) = wrapped(socket::bind((Ipv4Addr::LOCALHOST, 0).into(), 1 << 20).unwrap());
-    let nobody = closed(Ipv4Addr::LOCALHOST).unwrap();
     let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     peer.connect(socket.local_addr().unwrap()).unwrap();
+    let nobody = closed(Ipv4Addr::LOCALHOST).unwrap();
     let (next, bursts) = std::sync::mpsc::sync_channel(1);
     let sender = std::thread::spawn(move || {
         for first in bursts {
@@ -205,10 +205,9 @@ fn asked_for(descriptor: i32) -> i32 {
             is_it.then(|| words.nth(1).unwrap().to_owned())
         })
     });
-    // With the highest bit, which says that events are edges.
-    u32::from_str_radix(&asked.next().expect("an epoll instance"), 16)
-        .unwrap()
-        .cast_signed()
+    let asked = asked.next().expect("an epoll instance");
+    // The highest bit says that events are edges.
+    u32::from_str_radix(&asked, 16).unwrap().cast_signed()
 }
 
 #[derive(Default)]
