@@ -4,7 +4,7 @@
 //! next call on the socket with the last of them, whatever packet that one was about, so every call is repeated: an
 //! error that anybody can forge must cost no packet, and least of all the endpoint.
 
-mod room;
+mod send_buffer;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +29,7 @@ use quinn::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use self::room::{Room, Writable};
+use self::send_buffer::{SendBuffer, Writable};
 use crate::reports::{PortReports, QUOTE};
 
 /// How often a call is repeated that may have failed because of another packet. Each time takes one more forged packet
@@ -47,7 +47,7 @@ const PORT_UNREACHABLE_V6: (u8, u8) = (1, 4);
 /// A UDP socket that hears which of its packets found no process at their port.
 pub(super) struct Hearing {
     io: Arc<AsyncFd<UdpSocket>>,
-    room: Arc<Room>,
+    send_buffer: Arc<SendBuffer>,
     state: UdpSocketState,
     ears: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -59,9 +59,14 @@ impl Hearing {
             tracing::debug!(%error, "the socket does not hear of unreachable ports");
         }
         let io = Arc::new(register(socket, Interest::READABLE | Interest::ERROR)?);
-        let room = Room::new(Arc::clone(&io) as Arc<_>);
+        let send_buffer = SendBuffer::new(Arc::clone(&io) as Arc<_>);
         let ears = Mutex::new(Box::pin(listen(Arc::clone(&io), reports)) as Pin<Box<_>>);
-        Ok(Self { io, room, state, ears })
+        Ok(Self {
+            io,
+            send_buffer,
+            state,
+            ears,
+        })
     }
 
     fn poll_errors(&self, cx: &mut Context<'_>) {
@@ -91,16 +96,16 @@ impl Hearing {
 
 impl AsyncUdpSocket for Hearing {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable::new(Arc::clone(&self.room)))
+        Box::pin(Writable::new(Arc::clone(&self.send_buffer)))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if self.room.is_full() {
+        if self.send_buffer.is_full() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let sent = self.send(transmit);
         if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-            self.room.fill();
+            self.send_buffer.fill();
         }
         sent
     }

@@ -31,8 +31,8 @@ use super::register;
 /// How soon a packet is tried again where the system cannot be asked, for want of descriptors or memory.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// Whether there is room in the send buffer of a socket.
-pub(super) struct Room {
+/// The send buffer of a socket: whether it has room for another packet.
+pub(super) struct SendBuffer {
     socket: Arc<dyn AsFd + Send + Sync>,
     /// The runtime that asks the system.
     home: Handle,
@@ -43,7 +43,7 @@ pub(super) struct Room {
     asking: Mutex<Option<AbortHandle>>,
 }
 
-impl Room {
+impl SendBuffer {
     /// Of a socket of the current runtime.
     pub(super) fn new(socket: Arc<dyn AsFd + Send + Sync>) -> Arc<Self> {
         Arc::new(Self {
@@ -66,7 +66,7 @@ impl Room {
             return;
         }
         let full = Full {
-            room: Arc::downgrade(self),
+            buffer: Arc::downgrade(self),
             was_answered: false,
         };
         let _home = self.home.enter();
@@ -115,7 +115,7 @@ async fn answer(asked: io::Result<AsyncFd<OwnedFd>>) -> io::Result<()> {
     Ok(())
 }
 
-impl Drop for Room {
+impl Drop for SendBuffer {
     fn drop(&mut self) {
         if let Some(asking) = self.asking().take() {
             asking.abort();
@@ -123,15 +123,17 @@ impl Drop for Room {
     }
 }
 
-impl fmt::Debug for Room {
+impl fmt::Debug for SendBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Room").field("full", &self.full).finish_non_exhaustive()
+        f.debug_struct("SendBuffer")
+            .field("full", &self.full)
+            .finish_non_exhaustive()
     }
 }
 
 /// The time for which a socket is full.
 struct Full {
-    room: Weak<Room>,
+    buffer: Weak<SendBuffer>,
     /// If not, the runtime has ended.
     was_answered: bool,
 }
@@ -144,46 +146,46 @@ impl Full {
 
 impl Drop for Full {
     fn drop(&mut self) {
-        let Some(room) = self.room.upgrade() else { return };
+        let Some(buffer) = self.buffer.upgrade() else { return };
         if !self.was_answered {
-            room.gone.store(true, Ordering::Release);
+            buffer.gone.store(true, Ordering::Release);
         }
-        room.full.store(false, Ordering::Release);
-        room.emptied.notify_waiters();
+        buffer.full.store(false, Ordering::Release);
+        buffer.emptied.notify_waiters();
     }
 }
 
 /// Waits for room, beside others that do.
 pub(super) struct Writable {
-    room: Arc<Room>,
+    buffer: Arc<SendBuffer>,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl Writable {
-    pub(super) fn new(room: Arc<Room>) -> Self {
-        Self { room, waiting: None }
+    pub(super) fn new(buffer: Arc<SendBuffer>) -> Self {
+        Self { buffer, waiting: None }
     }
 }
 
 impl UdpPoller for Writable {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { room, waiting } = &mut *self;
-        if room.is_full() {
+        let Self { buffer, waiting } = &mut *self;
+        if buffer.is_full() {
             let emptied = waiting.get_or_insert_with(|| {
-                let room = Arc::clone(room);
-                Box::pin(async move { room.emptied().await })
+                let buffer = Arc::clone(buffer);
+                Box::pin(async move { buffer.emptied().await })
             });
             ready!(emptied.as_mut().poll(cx));
         }
         *waiting = None;
-        Poll::Ready(room.check())
+        Poll::Ready(buffer.check())
     }
 }
 
 impl fmt::Debug for Writable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writable")
-            .field("room", &self.room)
+            .field("buffer", &self.buffer)
             .finish_non_exhaustive()
     }
 }
@@ -224,12 +226,12 @@ mod tests {
     #[tokio::test]
     async fn all_who_wait_go_on_when_there_is_room() {
         let (socket, mut peer) = full();
-        let room = Room::new(Arc::clone(&socket) as Arc<_>);
-        let [first, second, third] = &mut [0; 3].map(|_| Writable::new(Arc::clone(&room)));
+        let buffer = SendBuffer::new(Arc::clone(&socket) as Arc<_>);
+        let [first, second, third] = &mut [0; 3].map(|_| Writable::new(Arc::clone(&buffer)));
         for _ in 0..3 {
             assert!(first.poll().is_ready(), "nothing was refused yet");
             fill(&socket);
-            room.fill();
+            buffer.fill();
             for _ in 0..10 {
                 assert!(first.poll().is_pending() && second.poll().is_pending());
                 tokio::task::yield_now().await;
@@ -243,26 +245,26 @@ mod tests {
     #[tokio::test]
     async fn room_that_is_there_meanwhile_is_found_from_any_thread() {
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let room = Room::new(Arc::new(socket));
-        let elsewhere = Arc::clone(&room);
+        let buffer = SendBuffer::new(Arc::new(socket));
+        let elsewhere = Arc::clone(&buffer);
         std::thread::spawn(move || {
             elsewhere.fill();
             elsewhere.fill();
         })
         .join()
         .unwrap();
-        let mut writable = Writable::new(Arc::clone(&room));
+        let mut writable = Writable::new(Arc::clone(&buffer));
         assert!(writable.poll().is_pending(), "nobody has looked");
         writable.ready().await;
-        assert!(!room.is_full());
+        assert!(!buffer.is_full());
     }
 
     #[tokio::test]
     async fn a_socket_that_is_full_ends_with_its_last_user() {
         let (socket, mut peer) = full();
-        let room = Room::new(socket);
-        room.fill();
-        let mut writable = Writable::new(room);
+        let buffer = SendBuffer::new(socket);
+        buffer.fill();
+        let mut writable = Writable::new(buffer);
         assert!(writable.poll().is_pending());
         drop(writable);
         tokio::task::yield_now().await;
@@ -277,13 +279,13 @@ mod tests {
             .build()
             .unwrap();
         let (socket, _peer) = full();
-        let room = home.block_on(async { Room::new(socket) });
-        let mut writable = Writable::new(Arc::clone(&room));
-        room.fill();
+        let buffer = home.block_on(async { SendBuffer::new(socket) });
+        let mut writable = Writable::new(Arc::clone(&buffer));
+        buffer.fill();
         assert!(writable.poll().is_pending());
         drop(home);
         assert!(matches!(writable.poll(), Poll::Ready(Err(_))));
-        room.fill();
+        buffer.fill();
         assert!(matches!(writable.poll(), Poll::Ready(Err(_))));
     }
 }
