@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carrier_h2::{H2Config, MuxConfig};
-use common::{World, with};
-use tokio::time::{Instant, sleep, timeout};
+use common::{World, raw, with};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, split},
+    time::{Instant, sleep, timeout},
+};
 use tunnel_core::{
     Duplex, Keepalive, OpenError, RecvError, StreamCode,
     proto::mux::{Budget, Config, Windows},
@@ -217,6 +220,38 @@ async fn a_connection_comes_to_rest() {
     let woken = rests() - before;
     // Each end probes the other now and then, and looks after windows that memory has made smaller.
     assert!(woken < 500, "{woken} times in a minute");
+}
+
+/// A peer that reads nothing until what it sends was read is read ahead of, at the latest when memory is there again.
+#[tokio::test(start_paused = true)]
+async fn a_stuck_connection_goes_on_when_there_is_memory_again() {
+    let budget = Budget::new(1024 * 1024);
+    let mux = MuxConfig::new(Config::default(), budget.clone());
+    let mut world = World::plain(H2Config::builder().mux(mux).build().unwrap());
+    let (io, server) = raw::agent(&mut world).await;
+    let (mut rx, mut tx) = split(io);
+    let others = budget.account();
+    others.charge(budget.limit() - budget.used()).unwrap();
+
+    // SETTINGS, and PINGs whose answers fill both ways (RFC 9113 §6.5, §6.7).
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let mut sent = tokio::spawn(async move {
+        tx.write_all(&settings).await.unwrap();
+        tx.write_all(&ping.repeat(40_000)).await.unwrap();
+        tx.flush().await.unwrap();
+        tx
+    });
+    timeout(PROMPT, &mut sent).await.expect_err("there is no room for it");
+    others.release(others.held());
+    let _tx = timeout(PROMPT, sent).await.expect("it was read").unwrap();
+
+    let mut answers = vec![0; 17 * 40_000];
+    timeout(PROMPT, rx.read_exact(&mut answers))
+        .await
+        .expect("answers")
+        .unwrap();
+    timeout(PROMPT, server.closed()).await.expect_err("it goes on");
 }
 
 async fn seen_as_stopped(stream: &mut Duplex) -> bool {
