@@ -222,7 +222,7 @@ async fn a_connection_comes_to_rest() {
     assert!(woken < 500, "{woken} times in a minute");
 }
 
-/// A peer that reads nothing until what it sends was read is read ahead of, at the latest when memory is there again.
+/// What a peer sends that reads nothing itself is read ahead, at the latest when there is memory again.
 #[tokio::test(start_paused = true)]
 async fn a_stuck_connection_goes_on_when_there_is_memory_again() {
     let budget = Budget::new(1024 * 1024);
