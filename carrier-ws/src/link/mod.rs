@@ -220,6 +220,14 @@ impl WsLink {
     }
 }
 
+/// A message that is no small part of the buffer into which it was read, all of which a slice keeps in memory.
+fn alone(message: Bytes) -> Bytes {
+    if message.len() < READ_BUFFER / 2 {
+        return Bytes::copy_from_slice(&message);
+    }
+    message
+}
+
 fn protocol(role: Role) -> WebSocketContext {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -269,7 +277,7 @@ impl Link for WsLink {
                 return Poll::Pending;
             };
             match message {
-                Ok(WsMessage::Binary(payload)) => return Poll::Ready(Ok(Some(payload))),
+                Ok(WsMessage::Binary(payload)) => return Poll::Ready(Ok(Some(alone(payload)))),
                 Ok(WsMessage::Ping(_)) => self.owes_pong = true,
                 Ok(WsMessage::Pong(_)) => {}
                 Ok(WsMessage::Close(frame)) => {

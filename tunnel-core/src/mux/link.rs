@@ -24,7 +24,8 @@ pub trait Link: fmt::Debug + Send {
     /// Puts what was taken on the wire.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>>;
 
-    /// The next message, or `None` when the peer has ended the link in order.
+    /// The next message, or `None` when the peer has ended the link in order. Parts of it may be kept as slices until a
+    /// reader takes them, so what it keeps in memory should be little more than it is long.
     ///
     /// # Cancel safety
     ///

@@ -21,7 +21,7 @@ use tunnel_core::{
     proto::mux::Message,
 };
 
-use super::WsLink;
+use super::{READ_BUFFER, WsLink};
 
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;

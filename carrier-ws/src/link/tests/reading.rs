@@ -71,6 +71,22 @@ async fn what_came_with_the_handshake_is_read_first() {
     assert_eq!(recv(&mut link).await.unwrap().unwrap(), &b"early"[..]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_short_message_does_not_keep_the_buffer_it_was_read_into() {
+    for role in ROLES {
+        let (mut link, mut peer) = pair(role, 100_000);
+        let sent = [5, 1000, READ_BUFFER / 2 - 1].map(bytes);
+        for payload in &sent {
+            peer.send(FIN | BINARY, payload).await;
+        }
+        for payload in &sent {
+            let message = recv(&mut link).await.unwrap().unwrap();
+            assert_eq!(message, payload);
+            assert!(message.is_unique(), "{} bytes share their buffer", payload.len());
+        }
+    }
+}
+
 /// A peer may leave out pongs to all pings but the latest (RFC 6455 §5.5.3).
 #[tokio::test(start_paused = true)]
 async fn the_latest_ping_is_always_answered() {

@@ -15,10 +15,23 @@ use crate::{
     },
 };
 
-/// A reader that is so far behind gains nothing by a slice that was not copied.
+/// What waits for a reader beyond this is to keep little more memory than it counts for.
 const LAGGING: usize = 64 * 1024;
+/// Payload that has a buffer of a link nearly for itself. To copy it would cost most where readers are behind already.
+const LARGE: usize = 32 * 1024;
 /// What a head counts for beside its bytes.
 const HEAD_COST: u64 = 512;
+
+/// Whether to copy payload that comes in a message of `whole` bytes, of which a slice keeps all in memory, to a stream of
+/// which `waiting` bytes wait.
+fn is_wasteful(waiting: usize, payload: usize, whole: usize) -> bool {
+    let rest = whole.saturating_sub(payload);
+    if waiting < LAGGING {
+        payload < SMALL || rest > payload
+    } else {
+        payload < LARGE || rest > payload / 8
+    }
+}
 
 impl Mux {
     pub(super) fn handle_open(&mut self, now: Instant, id: StreamId, head: StreamHead) -> Result<(), Fault> {
@@ -139,8 +152,7 @@ impl Mux {
         }
         self.granted -= len;
         let is_first = len > 0 && recv.queue.is_empty();
-        // A slice keeps its whole message in memory.
-        if recv.queue.len() >= LAGGING || payload.len() < SMALL || payload.len() * 2 < whole {
+        if is_wasteful(recv.queue.len(), payload.len(), whole) {
             recv.queue.push_copy(&payload);
         } else {
             recv.queue.push(payload);
