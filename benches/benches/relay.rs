@@ -2,6 +2,7 @@
 #![allow(missing_docs)] // the macros of criterion
 #![allow(clippy::expect_used)] // connections in memory
 
+use benches as _; // its allocator
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokio::{

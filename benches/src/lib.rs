@@ -16,3 +16,7 @@ pub mod realtime;
 pub mod stats;
 pub mod target;
 pub mod workload;
+
+/// That of the programs under test, so that the relays are as fast as they can be.
+#[global_allocator]
+static ALLOCATOR: tunnel_alloc::Apart = tunnel_alloc::Apart;

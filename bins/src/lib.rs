@@ -22,3 +22,6 @@ pub mod url;
 pub mod values;
 
 pub use program::{Program, main};
+
+#[global_allocator]
+static ALLOCATOR: tunnel_alloc::Apart = tunnel_alloc::Apart;
