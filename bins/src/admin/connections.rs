@@ -69,10 +69,9 @@ impl Connections {
     /// Takes one more. If there are too many then, the one that has asked for nothing for the longest time is closed: an
     /// answer takes no time to speak of, so it is idle or does not read.
     pub(super) async fn admit(&mut self, socket: TcpStream) {
-        while self.tasks.try_join_next().is_some() {}
-        self.open.retain(|open| !open.task.is_finished());
+        self.forget_ended();
         if self.open.len() >= self.most {
-            self.close_quietest().await;
+            self.make_room().await;
         }
         let clock = Arc::clone(&self.clock);
         let heard = Arc::new(AtomicU64::new(tick(&clock)));
@@ -95,14 +94,22 @@ impl Connections {
         self.open.push(Open { task, heard: open });
     }
 
-    async fn close_quietest(&mut self) {
+    /// Closes the one that has asked for nothing for the longest time. Says whether there was any.
+    pub(super) async fn make_room(&mut self) -> bool {
+        self.forget_ended();
         let heard = |open: &Open| open.heard.load(Ordering::Relaxed);
         let quietest = (0..self.open.len()).min_by_key(|at| heard(&self.open[*at]));
         let Some(quietest) = quietest.map(|at| self.open.swap_remove(at)) else {
-            return;
+            return false;
         };
         quietest.task.abort();
         while !quietest.task.is_finished() && self.tasks.join_next().await.is_some() {}
+        true
+    }
+
+    fn forget_ended(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|open| !open.task.is_finished());
     }
 
     /// Waits for the answers to requests that have begun. A client that sends half a request would hold up the end for as
@@ -187,6 +194,21 @@ mod tests {
             }
             drop(kept);
         }
+    }
+
+    #[tokio::test]
+    async fn room_is_made_by_those_who_ask_least() {
+        let mut world = World::new(3).await;
+        assert!(!world.connections.make_room().await, "there was nobody");
+        let mut scraper = world.connect().await;
+        let idle = world.connect().await;
+        ask(&mut scraper).await;
+        assert!(world.connections.make_room().await);
+        is_closed(idle).await;
+        ask(&mut scraper).await;
+        assert!(world.connections.make_room().await);
+        is_closed(scraper).await;
+        assert!(!world.connections.make_room().await, "there was somebody");
     }
 
     #[tokio::test]

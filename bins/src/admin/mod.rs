@@ -86,7 +86,7 @@ impl Admin {
             .route("/sessions", get(sessions))
             .with_state(state);
         let mut connections = Connections::new(router, descriptors::for_admin(), stop.clone());
-        while let Some(socket) = stop.run_until_cancelled(accept(&self.listener)).await {
+        while let Some(socket) = stop.run_until_cancelled(accept(&self.listener, &mut connections)).await {
             connections.admit(socket).await;
         }
         drop(self.listener);
@@ -94,13 +94,15 @@ impl Admin {
     }
 }
 
-/// Lets in whoever asks, also when no descriptors are left for anybody else.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// Lets in whoever asks, also when no descriptors are left for anybody else. Somebody else may have taken one that was kept
+/// back, while one could be had here: then a connection gives way that asks for nothing.
+async fn accept(listener: &TcpListener, connections: &mut Connections) -> TcpStream {
     loop {
         match poll_fn(|cx| poll_accept(listener, cx)).await {
             Ok((socket, _)) => return socket,
             // The client is gone already, accept(2).
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) if connections.make_room().await => {}
             Err(error) => {
                 warn!(%error, "cannot accept a client of the admin address at the moment");
                 sleep(ACCEPT_PAUSE).await;
