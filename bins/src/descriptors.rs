@@ -1,7 +1,7 @@
 //! File descriptors: every file, every socket and every thread takes some, and the system grants a process only so many.
 //!
 //! Who asks whether the process lives must be answered also when clients and targets have taken all of them. So a few are
-//! kept back, by a soft limit below what is granted: nobody can take those but [`with_reserve`].
+//! kept back, by a soft limit below what is granted: nobody can take those but while [`with_reserve`] runs.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 #[cfg(feature = "connect")]

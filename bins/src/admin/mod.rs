@@ -86,7 +86,11 @@ impl Admin {
             .route("/sessions", get(sessions))
             .with_state(state);
         let mut connections = Connections::new(router, descriptors::for_admin(), stop.clone());
-        while let Some(socket) = stop.run_until_cancelled(accept(&self.listener, &mut connections)).await {
+        loop {
+            let accepted = accept(|cx| poll_accept(&self.listener, cx), &mut connections);
+            let Some(socket) = stop.run_until_cancelled(accepted).await else {
+                break;
+            };
             connections.admit(socket).await;
         }
         drop(self.listener);
@@ -96,9 +100,9 @@ impl Admin {
 
 /// Lets in whoever asks, also when no descriptors are left for anybody else. Somebody else may have taken one that was kept
 /// back, while one could be had here: then a connection gives way that asks for nothing.
-async fn accept(listener: &TcpListener, connections: &mut Connections) -> TcpStream {
+async fn accept(mut poll: impl FnMut(&mut Context<'_>) -> Accepted, connections: &mut Connections) -> TcpStream {
     loop {
-        match poll_fn(|cx| poll_accept(listener, cx)).await {
+        match poll_fn(&mut poll).await {
             Ok((socket, _)) => return socket,
             // The client is gone already, accept(2).
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -111,7 +115,9 @@ async fn accept(listener: &TcpListener, connections: &mut Connections) -> TcpStr
     }
 }
 
-fn poll_accept(listener: &TcpListener, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+type Accepted = Poll<io::Result<(TcpStream, SocketAddr)>>;
+
+fn poll_accept(listener: &TcpListener, cx: &mut Context<'_>) -> Accepted {
     match listener.poll_accept(cx) {
         Poll::Ready(Err(_)) => descriptors::with_reserve(|| listener.poll_accept(cx)),
         accepted => accepted,
@@ -178,6 +184,26 @@ mod tests {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_connection_gives_way_to_one_for_which_there_is_no_descriptor() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut connections = Connections::new(Router::new(), 10, CancellationToken::new());
+        let mut quiet = TcpStream::connect(addr).await.unwrap();
+        connections.admit(listener.accept().await.unwrap().0).await;
+
+        let _next = TcpStream::connect(addr).await.unwrap();
+        let since = tokio::time::Instant::now();
+        let mut shortage = Some(io::Error::other("too many open files"));
+        let poll = |cx: &mut Context<'_>| match shortage.take() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => listener.poll_accept(cx),
+        };
+        accept(poll, &mut connections).await;
+        assert_eq!(since.elapsed(), Duration::ZERO);
+        assert_eq!(quiet.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]
