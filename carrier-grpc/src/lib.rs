@@ -7,8 +7,9 @@
 //! # Copies
 //!
 //! Going out none: hyper is given the mux's message in its chunks, behind nine bytes of prefixes, and HTTP/2 writes
-//! them to the socket, or to TLS, where they are. Coming in one: the HTTP/2 frames of a packet are joined in memory of its
-//! own, because they are cut anywhere and share their buffer with others; payload is sliced off that.
+//! them to the socket, or to TLS, where they are. Coming in none for a long packet in one HTTP/2 frame, which has a buffer
+//! for itself, and one for others: their frames are joined in memory of their own, because they are cut anywhere and share
+//! their buffer. Payload is sliced off that.
 //!
 //! # Flow control
 //!
